@@ -1,0 +1,25 @@
+//! Ernstfall proves that PostgreSQL databases can be recovered.
+//!
+//! The parts, in reading order; each uses only those above it:
+//!
+//! - [`model`]: pure values and rules. No input or output, no clock.
+//! - [`store`]: where objects live: a directory, later a bucket.
+//! - [`postgres`]: the only part that speaks to PostgreSQL or runs its programs.
+//! - [`scratch`]: disposable, sandboxed servers to restore into.
+//! - [`repository`]: which objects make a backup, and which backups exist.
+//! - [`journal`]: the record of every run.
+//! - [`ops`]: the use cases: backup, restore, restore test.
+//! - [`observe`]: views of records: status and lists. They never start work.
+//! - [`config`]: the configuration file, checked as a whole.
+//! - [`cli`]: commands, output and exit codes.
+
+pub mod model;
+pub mod store;
+pub mod postgres;
+pub mod scratch;
+pub mod repository;
+pub mod journal;
+pub mod ops;
+pub mod observe;
+pub mod config;
+pub mod cli;
