@@ -1,0 +1,104 @@
+//! The description of one backup that is written last, in the clear and without any name of the content.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::model::backup_id::BackupId;
+use crate::model::target_name::TargetName;
+
+/// The repository format that this version writes.
+pub const FORMAT: u32 = 1;
+
+/// One backup. It exists if and only if this is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    pub id: BackupId,
+    pub target: TargetName,
+    /// On the source's clock.
+    pub started_at: DateTime<Utc>,
+    /// On the source's clock, just before the manifest is stored.
+    pub finished_at: DateTime<Utc>,
+    /// From a monotonic clock.
+    pub duration_seconds: f64,
+    pub recovery_point: RecoveryPoint,
+    /// `pg_current_snapshot()` as text, so that a change log can join the backup exactly.
+    pub snapshot: String,
+    pub lsn: String,
+    pub timeline: u32,
+    pub system_identifier: String,
+    pub versions: Versions,
+    pub contents: Object,
+    pub schema: Object,
+    pub roles: Object,
+    pub sequences: Object,
+    pub recovery_guide: Object,
+    pub data: Vec<Object>,
+    pub large_objects: Vec<Object>,
+    pub totals: Totals,
+    /// Whether every table's rows were counted a second time by the server itself.
+    pub source_counted: bool,
+}
+
+impl Manifest {
+    /// Every object of the backup, the manifest itself excepted.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        [
+            &self.contents,
+            &self.schema,
+            &self.roles,
+            &self.sequences,
+            &self.recovery_guide,
+        ]
+        .into_iter()
+        .chain(&self.data)
+        .chain(&self.large_objects)
+    }
+}
+
+/// Up to when a backup holds the data, on the source's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryPoint {
+    pub at: DateTime<Utc>,
+    pub basis: RecoveryPointBasis,
+}
+
+/// How a recovery point is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryPointBasis {
+    /// The source is a primary: the moment of the snapshot.
+    Snapshot,
+    /// The heartbeat row found in the backup.
+    Heartbeat,
+    /// The source is a standby: the last transaction it had replayed.
+    Replay,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    pub ernstfall: String,
+    pub server: String,
+    pub pg_dump: String,
+}
+
+/// A stored object of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Relative to the repository's prefix.
+    pub key: String,
+    pub size_bytes: u64,
+    pub sha256: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub tables: u64,
+    pub rows: u64,
+    /// COPY text before compression.
+    pub bytes: u64,
+    pub stored_bytes: u64,
+    pub sequences: u64,
+    pub large_objects: u64,
+    pub not_covered: u64,
+}

@@ -1,0 +1,290 @@
+//! The record of one run: the evidence. Every field is always there, `null` where unknown.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::model::backup_id::BackupId;
+use crate::model::contents::NotCovered;
+use crate::model::manifest::{RecoveryPoint, Totals};
+use crate::model::target_name::TargetName;
+use crate::model::verification::{Finding, Verification};
+
+/// The record format that this version writes.
+pub const FORMAT: u32 = 1;
+
+/// One run, with its place in the chain of records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which writer's chain this is: one per state directory.
+    pub chain: String,
+    pub sequence: u64,
+    /// SHA-256 of the record before it, as stored; absent for the first.
+    pub previous_sha256: Option<String>,
+    pub record: Record,
+}
+
+/// What one run did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    Backup(BackupRecord),
+    RestoreTest(Box<RestoreTestRecord>),
+    Restore(RestoreRecord),
+    /// A run that was found to have ended without a word: killed, or the machine went down.
+    Interrupted(InterruptedRecord),
+}
+
+impl Record {
+    pub fn target(&self) -> &TargetName {
+        match self {
+            Self::Backup(record) => &record.target,
+            Self::RestoreTest(record) => &record.target,
+            Self::Restore(record) => &record.target,
+            Self::Interrupted(record) => &record.target,
+        }
+    }
+
+    pub fn finished_at(&self) -> DateTime<Utc> {
+        match self {
+            Self::Backup(record) => record.finished_at,
+            Self::RestoreTest(record) => record.finished_at,
+            Self::Restore(record) => record.finished_at,
+            Self::Interrupted(record) => record.found_at,
+        }
+    }
+}
+
+/// How a backup or restore ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupRecord {
+    pub format: u32,
+    pub id: String,
+    pub target: TargetName,
+    pub environment: Option<String>,
+    pub owner: Option<String>,
+    pub trigger: Trigger,
+    pub outcome: Outcome,
+    /// Why it failed; `null` when it did not.
+    pub reason: Option<String>,
+    pub backup: Option<BackupId>,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: DateTime<Utc>,
+    pub recovery_point: Option<RecoveryPoint>,
+    /// The source's clock minus ours; `null` when the source was not reached.
+    pub clock_skew_seconds: Option<f64>,
+    /// Attempts that were started over because the schema moved.
+    pub attempts: u32,
+    pub phases: Vec<Phase>,
+    pub totals: Option<Totals>,
+    pub not_covered: Vec<NotCovered>,
+    pub findings: Vec<Finding>,
+}
+
+/// What made a run start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    Command,
+    Schedule,
+    CatchUp,
+    AfterBackup,
+}
+
+/// One timed part of a run, from a monotonic clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    pub name: String,
+    pub seconds: f64,
+}
+
+/// What a restore test says of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Passed,
+    /// The backup is bad.
+    Failed,
+    /// The environment is at fault: nothing is known of the backup.
+    CouldNotRun,
+}
+
+impl Verdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::CouldNotRun => "could-not-run",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestoreTestRecord {
+    pub format: u32,
+    pub id: String,
+    pub target: TargetName,
+    pub environment: Option<String>,
+    pub owner: Option<String>,
+    pub backup: Option<BackupId>,
+    pub trigger: Trigger,
+    pub verdict: Verdict,
+    /// Why it is not `passed`; `null` when it is.
+    pub reason: Option<String>,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: DateTime<Utc>,
+    pub recovery_point: Option<RecoveryPoint>,
+    pub objectives: Objectives,
+    pub phases: Vec<Phase>,
+    pub verification: Verification,
+    pub scratch: Option<ScratchFacts>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Objectives {
+    pub rpo: ObjectiveResult,
+    pub rto: ObjectiveResult,
+}
+
+impl Objectives {
+    pub fn missed(&self) -> bool {
+        [&self.rpo, &self.rto]
+            .iter()
+            .any(|objective| objective.verdict == ObjectiveVerdict::Missed)
+    }
+}
+
+/// What was wanted, and what was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObjectiveResult {
+    pub objective_seconds: Option<f64>,
+    pub actual_seconds: Option<f64>,
+    /// What the actual was measured on.
+    pub basis: Option<String>,
+    pub verdict: ObjectiveVerdict,
+}
+
+impl ObjectiveResult {
+    /// Judges an actual against its objective; what is not known is not met.
+    pub fn judge(objective_seconds: Option<f64>, actual_seconds: Option<f64>, basis: Option<String>) -> Self {
+        let verdict = match (objective_seconds, actual_seconds) {
+            (Some(objective), Some(actual)) if actual <= objective => ObjectiveVerdict::Met,
+            (Some(_), Some(_)) => ObjectiveVerdict::Missed,
+            _ => ObjectiveVerdict::Unknown,
+        };
+        Self {
+            objective_seconds,
+            actual_seconds,
+            basis,
+            verdict,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectiveVerdict {
+    Met,
+    Missed,
+    Unknown,
+}
+
+impl ObjectiveVerdict {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed => "missed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Where the copy lived, and what it could reach from there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScratchFacts {
+    /// `embedded` or `server`.
+    pub kind: String,
+    pub server_version: Option<String>,
+    /// The probe inside the copy reached nothing; `null` when it did not run.
+    pub isolated: Option<bool>,
+    /// The layers of the sandbox in force.
+    pub layers: Vec<String>,
+    /// What the probe tried, and whether it got through.
+    pub probe: Vec<ProbeFact>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeFact {
+    pub name: String,
+    pub open: bool,
+    pub detail: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RestoreRecord {
+    pub format: u32,
+    pub id: String,
+    pub target: TargetName,
+    pub backup: Option<BackupId>,
+    /// Where it was restored to; never with a password.
+    pub destination: String,
+    pub outcome: Outcome,
+    pub reason: Option<String>,
+    pub started_at: DateTime<Utc>,
+    pub finished_at: DateTime<Utc>,
+    pub phases: Vec<Phase>,
+    pub verification: Option<Verification>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InterruptedRecord {
+    pub format: u32,
+    pub id: String,
+    pub target: TargetName,
+    /// `backup`, `restore_test` or `restore`.
+    pub task: String,
+    pub backup: Option<BackupId>,
+    pub started_at: DateTime<Utc>,
+    pub found_at: DateTime<Utc>,
+    /// What was found left behind and removed.
+    pub removed: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objective_without_a_measurement_is_unknown_and_never_met() {
+        assert_eq!(
+            ObjectiveResult::judge(Some(60.0), None, None).verdict,
+            ObjectiveVerdict::Unknown
+        );
+        assert_eq!(
+            ObjectiveResult::judge(None, Some(1.0), None).verdict,
+            ObjectiveVerdict::Unknown
+        );
+        assert_eq!(
+            ObjectiveResult::judge(Some(60.0), Some(60.0), None).verdict,
+            ObjectiveVerdict::Met
+        );
+        assert_eq!(
+            ObjectiveResult::judge(Some(60.0), Some(60.1), None).verdict,
+            ObjectiveVerdict::Missed
+        );
+    }
+
+    #[test]
+    fn verdicts_are_spelled_as_the_documentation_spells_them() {
+        for verdict in [Verdict::Passed, Verdict::Failed, Verdict::CouldNotRun] {
+            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.as_str());
+        }
+    }
+}
