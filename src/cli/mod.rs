@@ -1,6 +1,65 @@
-//! Commands, output and exit codes.
+//! Commands, output and exit codes. Only this folder reads the command line, the environment and the clock.
+
+mod arguments;
+mod backup;
+mod exit;
+mod list;
+mod man;
+mod print;
+mod progress;
+mod restore;
+mod restore_test;
+mod setup;
+mod signals;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use exit::{Exit, Failure};
 
 /// Runs the command line of this process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap prints help and versions to stdout, and faults to stderr.
+            let printed = error.print();
+            let code = if error.use_stderr() || printed.is_err() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
+            return code.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::operation(anyhow::Error::new(error).context("start"))),
+    };
+    match runtime.block_on(run(arguments)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => report(&failure),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    print::error(failure);
+    failure.exit.into()
+}
+
+async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    setup::start_logging(&arguments.global);
+    let global = &arguments.global;
+    match arguments.command {
+        Command::Backup(options) => backup::run(global, &options).await,
+        Command::RestoreTest(options) => restore_test::run(global, &options).await,
+        Command::Restore(options) => restore::run(global, &options).await,
+        Command::Status(options) => status::run(global, &options).await,
+        Command::List(options) => list::run(global, &options).await,
+        Command::Completions { shell } => man::completions(shell),
+        Command::Man => man::page(),
+    }
 }

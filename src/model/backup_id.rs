@@ -41,7 +41,14 @@ impl FromStr for BackupId {
             && suffix
                 .bytes()
                 .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let time_is_valid = time.len() == 16 && NaiveDateTime::parse_from_str(time, TIME_FORMAT).is_ok();
+        // The parser of times is lenient about signs and white space; an id becomes part of a path, so we are not.
+        let shaped = time.len() == 16
+            && time.bytes().enumerate().all(|(index, byte)| match index {
+                8 => byte == b'T',
+                15 => byte == b'Z',
+                _ => byte.is_ascii_digit(),
+            });
+        let time_is_valid = shaped && NaiveDateTime::parse_from_str(time, TIME_FORMAT).is_ok();
         if hexadecimal && time_is_valid {
             Ok(Self(text.to_owned()))
         } else {
@@ -92,6 +99,8 @@ mod tests {
             "20261122T031500Z-7F3A",
             "../../x-0000",
             "20269922T031500Z-7f3a",
+            "20261122T0315 0Z-7f3a",
+            "+0261122T031500Z-7f3a",
         ] {
             assert!(bad.parse::<BackupId>().is_err(), "{bad:?}");
         }

@@ -42,6 +42,19 @@ pub struct DatabaseFacts {
     pub shared_preload_libraries: String,
     /// Bytes on the source's disk.
     pub size_bytes: u64,
+    /// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET`.
+    pub settings: Vec<DatabaseSetting>,
+    /// The database's own grants as PostgreSQL writes them; `null` means the default ones.
+    pub acl: Option<Vec<String>>,
+    pub comment: Option<String>,
+}
+
+/// A setting stored with the database, for everybody or for one role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseSetting {
+    pub role: Option<String>,
+    pub name: String,
+    pub value: String,
 }
 
 /// When a table's rows are loaded.

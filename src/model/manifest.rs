@@ -25,8 +25,9 @@ pub struct Manifest {
     /// `pg_current_snapshot()` as text, so that a change log can join the backup exactly.
     pub snapshot: String,
     pub lsn: String,
-    pub timeline: u32,
-    pub system_identifier: String,
+    pub timeline: Option<u32>,
+    /// `null` where the service does not let us read it.
+    pub system_identifier: Option<String>,
     pub versions: Versions,
     pub contents: Object,
     pub schema: Object,

@@ -1,10 +1,18 @@
 //! Pure values and rules. No input or output, no clock, no async: time is an argument.
 
 pub mod backup_id;
+pub mod byte_size;
+pub mod check;
 pub mod contents;
+pub mod cycle;
 pub mod fingerprint;
+pub mod human_duration;
 pub mod manifest;
+pub mod objective;
 pub mod record;
+pub mod schedule;
+pub mod schema_text;
 pub mod secret;
 pub mod target_name;
+pub mod time_zone;
 pub mod verification;

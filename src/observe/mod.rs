@@ -1,1 +1,6 @@
-//! (filled by the commits that follow)
+//! Views of what was recorded. They are folded anew from manifests and records, keep nothing, and start nothing.
+
+pub mod status;
+mod problems;
+#[cfg(test)]
+mod status_tests;

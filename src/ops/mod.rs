@@ -1,1 +1,31 @@
-//! (filled by the commits that follow)
+//! The use cases: backup, restore, restore test. One function each; each returns a record.
+
+pub mod backup;
+mod compare_schema;
+pub mod context;
+mod fault_point;
+mod phases;
+pub mod privileges;
+pub mod restore;
+pub mod restore_test;
+mod script;
+pub mod settle;
+pub mod target;
+mod verify;
+mod work_directory;
+
+/// An error and what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their source in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,27 @@
+# Everything a developer runs. Tests and demo share one profile (dev), so that little is compiled twice.
+.PHONY: help build test demo check test-user
+.DEFAULT_GOAL := help
+
+help: ## Say what there is
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+build: ## Build the program: target/debug/ernstfall
+	cargo build --locked
+
+test: test-user ## Install what tests need (PostgreSQL, openssl), run all tests
+	scripts/install-debian.sh cc postgres psql openssl
+	scripts/test.sh
+
+demo: ## Install what the demo needs (PostgreSQL), build, show everything on a throw-away database
+	scripts/install-debian.sh cc postgres psql
+	cargo build --locked
+	scripts/demo.sh
+
+check: ## Format, lints and documentation
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items
+
+# PostgreSQL refuses root: a test run of root hands its servers to this user.
+test-user:
+	@scripts/system-user.sh ernstfall-test

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
+# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl
+set -euo pipefail
+
+# Server programs of Debian are not in PATH.
+found() {
+    command -v "$1" >/dev/null || { [ "$1" = postgres ] && compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+}
+
+package_of() {
+    case $1 in
+        cc) echo gcc libc6-dev ;;
+        make) echo make ;;
+        postgres) echo postgresql ;;
+        psql) echo postgresql-client ;;
+        openssl) echo openssl ;;
+        *) echo "install-debian.sh: no package known for $1" >&2; exit 2 ;;
+    esac
+}
+
+packages=()
+for program in "$@"; do
+    found "$program" && continue
+    names=$(package_of "$program")
+    read -ra names <<<"$names"
+    packages+=("${names[@]}")
+done
+[ ${#packages[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    as_root=(sudo --non-interactive)
+fi
+if ! command -v apt-get >/dev/null || { [ ${#as_root[@]} -gt 0 ] && ! "${as_root[@]}" true 2>/dev/null; }; then
+    echo "missing: ${packages[*]} (names of Debian packages). Install them, then try again." >&2
+    exit 1
+fi
+
+# Debian's package would create a server on port 5432 of this machine, which nobody asked for. The setting is
+# there only while we install: servers that somebody asks for later are made as ever.
+setting=/etc/postgresql-common/createcluster.d/ernstfall.conf
+"${as_root[@]}" mkdir -p "${setting%/*}"
+echo 'create_main_cluster = false' | "${as_root[@]}" tee "$setting" >/dev/null
+trap '"${as_root[@]}" rm -f "$setting"' EXIT
+
+echo "installing: ${packages[*]}" >&2
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes)
+"${apt[@]}" update </dev/null
+"${apt[@]}" install --no-install-recommends "${packages[@]}" </dev/null

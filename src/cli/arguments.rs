@@ -1,0 +1,140 @@
+//! The command line: its words and their help.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::backup_id::BackupId;
+use crate::model::target_name::TargetName;
+
+/// Proves that PostgreSQL databases can be recovered: backs them up, restores the backups, compares the content with
+/// the source's own snapshot, and measures RPO and RTO.
+#[derive(Debug, Parser)]
+#[command(name = "ernstfall", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; restore-test: passed, and objectives met; status, check: nothing wrong
+  1    the operation could not run, or failed for reasons outside the backup
+  2    usage or configuration is wrong
+  3    a bad backup or a mismatch was found
+  4    passed, but an objective (RPO or RTO) was missed
+  130, 143  ended by a signal, cleaned up";
+
+#[derive(Args, Debug)]
+pub(super) struct Global {
+    /// The configuration [default: $ERNSTFALL_CONFIG, ./ernstfall.toml, ~/.config/ernstfall/, /etc/ernstfall/]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(super) config: Option<PathBuf>,
+    /// Facts as JSON on stdout
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Say more (twice: even more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Say only what went wrong
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take backups now
+    Backup(Backup),
+    /// Restore backups into scratch, compare and measure them, remove the copy
+    RestoreTest(RestoreTest),
+    /// Recover for real, into an empty database of a running server
+    Restore(Restore),
+    /// Objectives and actuals at a glance
+    Status(Targets),
+    /// List what there is
+    List(List),
+    /// Print a completion script
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Targets {
+    /// Which targets [default: all]
+    #[arg(value_name = "TARGET")]
+    pub(super) targets: Vec<TargetName>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Backup {
+    #[command(flatten)]
+    pub(super) targets: Targets,
+    /// Take over a target whose source has become another one
+    #[arg(long)]
+    pub(super) adopt: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RestoreTest {
+    #[command(flatten)]
+    pub(super) targets: Targets,
+    /// Which backup [default: the newest]
+    #[arg(long, value_name = "ID")]
+    pub(super) backup: Option<BackupId>,
+    /// Leave the stopped scratch cluster on disk
+    #[arg(long)]
+    pub(super) keep_scratch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Restore {
+    pub(super) target: TargetName,
+    /// Connection string of the empty database (without a password: use PGPASSWORD or a password file)
+    #[arg(long, value_name = "URL")]
+    pub(super) to: String,
+    /// Which backup [default: the newest]
+    #[arg(long, value_name = "ID", conflicts_with = "before")]
+    pub(super) backup: Option<BackupId>,
+    /// The newest backup whose recovery point is not after this, such as 2026-11-22T03:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(super) before: Option<DateTime<Utc>>,
+    /// Only show what would be done
+    #[arg(long)]
+    pub(super) plan: bool,
+    /// Remove what a broken restore left, and begin anew
+    #[arg(long)]
+    pub(super) start_over: bool,
+    /// Connections that load at once
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) jobs: u32,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct List {
+    pub(super) what: Listed,
+    #[command(flatten)]
+    pub(super) targets: Targets,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Listed {
+    Backups,
+    RestoreTests,
+    Records,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

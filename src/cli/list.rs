@@ -1,0 +1,145 @@
+//! `ernstfall list`.
+
+use crate::model::record::{Entry, Record, RestoreTestRecord};
+
+use super::arguments::{Global, List, Listed};
+use super::exit::{Exit, Failure};
+use super::print;
+use super::setup::Setup;
+
+pub(super) async fn run(global: &Global, options: &List) -> Result<Exit, Failure> {
+    let setup = Setup::load(global)?;
+    let targets = setup.targets(&options.targets.targets)?;
+    let repository = setup.repository().await?;
+    if options.what == Listed::Backups {
+        let mut manifests = Vec::new();
+        for target in targets {
+            let listed = repository
+                .manifests(&target.name)
+                .await
+                .map_err(Failure::operation)?;
+            for unreadable in &listed.unreadable {
+                print::talk(&format!(
+                    "the manifest {} is of no use: {}",
+                    unreadable.key, unreadable.reason
+                ));
+            }
+            manifests.extend(listed.readable);
+        }
+        if global.json {
+            print::json(&manifests).map_err(Failure::operation)?;
+        } else {
+            show_backups(&manifests);
+        }
+        return Ok(Exit::Done);
+    }
+    let history = setup
+        .journal()?
+        .history_with(&repository)
+        .await
+        .map_err(Failure::operation)?;
+    let wanted = |entry: &&Entry| targets.iter().any(|target| target.name == *entry.record.target());
+    let entries: Vec<&Entry> = history.entries.iter().filter(wanted).collect();
+    if options.what == Listed::RestoreTests {
+        let tests: Vec<&RestoreTestRecord> = entries.iter().filter_map(|entry| restore_test(entry)).collect();
+        if global.json {
+            print::json(&tests).map_err(Failure::operation)?;
+        } else {
+            show_restore_tests(&tests);
+        }
+    } else if global.json {
+        print::json(&entries).map_err(Failure::operation)?;
+    } else {
+        show_records(&entries);
+    }
+    Ok(Exit::Done)
+}
+
+fn restore_test(entry: &Entry) -> Option<&RestoreTestRecord> {
+    match &entry.record {
+        Record::RestoreTest(record) => Some(record),
+        _ => None,
+    }
+}
+
+fn show_backups(manifests: &[crate::model::manifest::Manifest]) {
+    let rows = manifests.iter().map(|manifest| {
+        vec![
+            manifest.target.to_string(),
+            manifest.id.to_string(),
+            manifest
+                .recovery_point
+                .at
+                .to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            manifest.totals.tables.to_string(),
+            manifest.totals.rows.to_string(),
+            print::size(manifest.totals.stored_bytes),
+            print::seconds(Some(manifest.duration_seconds)),
+            manifest.totals.not_covered.to_string(),
+        ]
+    });
+    print::table(
+        &[
+            "target",
+            "backup",
+            "recovery point",
+            "tables",
+            "rows",
+            "stored",
+            "took",
+            "not covered",
+        ],
+        rows,
+    );
+}
+
+fn show_restore_tests(tests: &[&RestoreTestRecord]) {
+    let rows = tests.iter().map(|test| {
+        vec![
+            test.target.to_string(),
+            test.id.clone(),
+            test.backup
+                .as_ref()
+                .map_or("none".to_owned(), ToString::to_string),
+            test.verdict.as_str().to_owned(),
+            print::seconds(test.objectives.rpo.actual_seconds),
+            print::seconds(test.objectives.rto.actual_seconds),
+            test.reason.clone().unwrap_or_default(),
+        ]
+    });
+    print::table(
+        &["target", "test", "backup", "verdict", "rpa", "rta", "reason"],
+        rows,
+    );
+}
+
+fn show_records(entries: &[&Entry]) {
+    let rows = entries.iter().map(|entry| {
+        let (kind, result, reason) = summary(&entry.record);
+        vec![
+            entry
+                .record
+                .finished_at()
+                .to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            entry.record.target().to_string(),
+            kind.to_owned(),
+            result,
+            reason.unwrap_or_default(),
+        ]
+    });
+    print::table(&["finished", "target", "kind", "result", "reason"], rows);
+}
+
+fn summary(record: &Record) -> (&'static str, String, Option<String>) {
+    let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
+    match record {
+        Record::Backup(record) => ("backup", word(&record.outcome), record.reason.clone()),
+        Record::RestoreTest(record) => (
+            "restore test",
+            record.verdict.as_str().to_owned(),
+            record.reason.clone(),
+        ),
+        Record::Restore(record) => ("restore", word(&record.outcome), record.reason.clone()),
+        Record::Interrupted(record) => ("interrupted", record.task.clone(), None),
+    }
+}

@@ -1,0 +1,120 @@
+//! `ernstfall restore`.
+
+use anyhow::anyhow;
+
+use crate::model::record::{Outcome, RestoreRecord};
+use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError};
+
+use super::arguments::{Global, Restore};
+use super::exit::{Exit, Failure};
+use super::setup::Setup;
+use super::{print, progress};
+
+pub(super) async fn run(global: &Global, options: &Restore) -> Result<Exit, Failure> {
+    let setup = Setup::load(global)?;
+    let to = setup.connection(&options.to)?;
+    if to.password_from_text() {
+        return Err(Failure::usage(anyhow!(
+            "--to holds a password, which every user of this machine can read in the list of processes: leave it out, and set PGPASSWORD or use a password file (~/.pgpass)"
+        )));
+    }
+    let choice = match (&options.backup, options.before) {
+        (Some(id), _) => Choice::Exactly(id.clone()),
+        (None, Some(time)) => Choice::Before(time),
+        (None, None) => Choice::Newest,
+    };
+    let wanted = Options {
+        choice,
+        broken: if options.start_over {
+            Broken::StartOver
+        } else {
+            Broken::Continue
+        },
+        jobs: options.jobs as usize,
+    };
+    let display = progress::display(global, &options.target);
+    let context = setup.context(setup.repository().await?, setup.journal()?, display);
+    setup.settle(&context).await?;
+    if options.plan {
+        let plan = restore::plan(&context, &options.target, &to, &wanted)
+            .await
+            .map_err(failure)?;
+        return show_plan(global, &plan);
+    }
+    let record = restore::restore(&context, &options.target, &to, &wanted)
+        .await
+        .map_err(Failure::operation)?;
+    setup.deliver(&context).await;
+    show(global, &record)?;
+    Ok(setup.signals.exit().unwrap_or_else(|| exit_of(&record)))
+}
+
+fn failure(error: RestoreError) -> Failure {
+    let exit = match error.verdict() {
+        crate::model::record::Verdict::Failed => Exit::BadBackup,
+        _ => Exit::CouldNotRun,
+    };
+    Failure {
+        exit,
+        error: error.into(),
+    }
+}
+
+fn exit_of(record: &RestoreRecord) -> Exit {
+    let differs = record
+        .verification
+        .as_ref()
+        .is_some_and(|found| !found.mismatches.is_empty());
+    match record.outcome {
+        Outcome::Succeeded => Exit::Done,
+        _ if differs => Exit::BadBackup,
+        _ => Exit::CouldNotRun,
+    }
+}
+
+fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Failure> {
+    let exit = if plan.lacking.is_empty() {
+        Exit::Done
+    } else {
+        Exit::CouldNotRun
+    };
+    if global.json {
+        print::json(plan).map_err(Failure::operation)?;
+        return Ok(exit);
+    }
+    print::text(&format!(
+        "restore backup {} of {} (recovery point {}) into {}, PostgreSQL {}",
+        plan.backup, plan.target, plan.recovery_point.at, plan.destination, plan.server_version
+    ));
+    if plan.continues {
+        print::text("it continues a restore that broke: what is in already is not done again");
+    }
+    for (number, step) in plan.steps.iter().enumerate() {
+        print::text(&format!("  {}. {step}", number + 1));
+    }
+    for lack in &plan.lacking {
+        print::text(&format!("  missing: {lack}"));
+    }
+    Ok(exit)
+}
+
+fn show(global: &Global, record: &RestoreRecord) -> Result<(), Failure> {
+    if global.json {
+        return print::json(record).map_err(Failure::operation);
+    }
+    if let Some(reason) = &record.reason {
+        print::talk(&format!("{}: {reason}", record.target));
+    }
+    let rows = record
+        .phases
+        .iter()
+        .map(|phase| vec![phase.name.clone(), print::seconds(Some(phase.seconds))]);
+    print::table(&["phase", "time"], rows);
+    if let (Outcome::Succeeded, Some(found)) = (record.outcome, &record.verification) {
+        print::text(&format!(
+            "restored and compared: {} rows of {} tables are what the source had sent",
+            found.rows, found.tables
+        ));
+    }
+    Ok(())
+}

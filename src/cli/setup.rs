@@ -1,0 +1,224 @@
+//! From the configuration to what the use cases need.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use chrono::Utc;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, Environment, Isolation, RepositoryLocation, ScratchKind};
+use crate::journal::Journal;
+use crate::model::target_name::TargetName;
+use crate::ops::context::{Context, Progress};
+use crate::ops::settle;
+use crate::ops::target::{OnBlockedDdl, SourceCount, Target};
+use crate::postgres::conninfo::{self, ConnectionSettings};
+use crate::repository::Repository;
+use crate::scratch::IsolationWanted;
+use crate::store;
+
+use super::arguments::Global;
+use super::exit::Failure;
+use super::signals::Signals;
+
+/// Logs go to stderr; `RUST_LOG` has the last word.
+pub(super) fn start_logging(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}
+
+/// The configuration, and the surroundings it was read in.
+pub(super) struct Setup {
+    pub(super) config: Config,
+    pub(super) environment: Environment,
+    pub(super) signals: Signals,
+}
+
+impl Setup {
+    pub(super) fn load(global: &Global) -> Result<Self, Failure> {
+        let environment = Environment::of_this_process();
+        let path = Config::find(global.config.as_deref(), &environment).map_err(Failure::usage)?;
+        let config = Config::load(&path, &environment).map_err(Failure::usage)?;
+        let signals = Signals::listen().map_err(Failure::operation)?;
+        Ok(Self {
+            config,
+            environment,
+            signals,
+        })
+    }
+
+    /// The targets named, or all. An unknown name is a usage error that says which there are.
+    pub(super) fn targets(&self, names: &[TargetName]) -> Result<Vec<&config::Target>, Failure> {
+        if names.is_empty() {
+            return Ok(self.config.targets.iter().collect());
+        }
+        names
+            .iter()
+            .map(|name| {
+                self.config.target(name.as_str()).ok_or_else(|| {
+                    let known: Vec<&str> = self.config.targets.iter().map(|t| t.name.as_str()).collect();
+                    let file = self.config.file.display();
+                    Failure::usage(anyhow!(
+                        "{file} has no target {name}: it has {}",
+                        known.join(", ")
+                    ))
+                })
+            })
+            .collect()
+    }
+
+    fn store(&self) -> Result<Arc<dyn store::Store>, Failure> {
+        if self.config.encryption.is_some() {
+            return Err(Failure::usage(anyhow!(
+                "{} has [encryption], and this version cannot encrypt: remove the section to store backups in the clear",
+                self.config.file.display()
+            )));
+        }
+        match &self.config.repository.location {
+            RepositoryLocation::Directory(path) => {
+                Ok(Arc::new(store::directory::Directory::new(path.clone())))
+            }
+            RepositoryLocation::S3 { .. } => store::open("s3://").map_err(Failure::usage),
+        }
+    }
+
+    /// The repository, made at first use.
+    pub(super) async fn repository_or_new(&self) -> Result<Repository, Failure> {
+        Repository::open_or_create(self.store()?, Utc::now())
+            .await
+            .map_err(Failure::operation)
+    }
+
+    /// The repository, which must be there.
+    pub(super) async fn repository(&self) -> Result<Repository, Failure> {
+        Repository::open(self.store()?).await.map_err(Failure::operation)
+    }
+
+    pub(super) fn journal(&self) -> Result<Journal, Failure> {
+        Journal::open(&self.config.state_dir).map_err(Failure::operation)
+    }
+
+    pub(super) fn context(
+        &self,
+        repository: Repository,
+        journal: Journal,
+        progress: Arc<dyn Progress>,
+    ) -> Context {
+        Context {
+            repository: Arc::new(repository),
+            journal: Arc::new(journal),
+            bin_dir: self.config.bin_dir.clone(),
+            progress,
+            cancel: self.signals.cancel.clone(),
+            state_dir: self.config.state_dir.clone(),
+            clock: Utc::now,
+        }
+    }
+
+    /// Removes and records what killed runs left behind.
+    pub(super) async fn settle(&self, context: &Context) -> Result<(), Failure> {
+        let mut directories: Vec<PathBuf> = self
+            .config
+            .targets
+            .iter()
+            .map(|target| target.scratch.directory.clone())
+            .collect();
+        directories.sort();
+        directories.dedup();
+        for line in settle::settle(context, &directories)
+            .await
+            .map_err(Failure::operation)?
+        {
+            context.progress.note(&line);
+        }
+        Ok(())
+    }
+
+    /// Records that were kept here while the repository was out of reach go there now.
+    pub(super) async fn deliver(&self, context: &Context) {
+        if let Err(error) = context.journal.deliver(&context.repository).await {
+            context.progress.note(&format!(
+                "records are kept here and delivered later: {}",
+                crate::ops::chain(&error)
+            ));
+        }
+    }
+
+    /// Resolves a connection string with this process's environment.
+    pub(super) fn connection(&self, dsn: &str) -> Result<ConnectionSettings, Failure> {
+        let settings = ConnectionSettings::resolve(dsn, &conninfo::Environment::of_process());
+        let settings = settings.map_err(Failure::usage)?;
+        for warning in settings.warnings() {
+            tracing::warn!("{warning}");
+        }
+        Ok(settings)
+    }
+
+    /// A target of the configuration with its connection resolved, as the use cases want it.
+    pub(super) fn target(&self, target: &config::Target) -> Result<Target, Failure> {
+        if let ScratchKind::Server { .. } = target.scratch.kind {
+            return Err(Failure::usage(anyhow!(
+                "target {}: scratch.kind = \"server\" is not supported by this version: use \"embedded\"",
+                target.name
+            )));
+        }
+        let dsn = target.url.resolve(&self.environment).map_err(|error| {
+            Failure::operation(anyhow::Error::new(error).context(format!("target {}", target.name)))
+        })?;
+        let overhead = &target.rto_overhead;
+        let declared = [
+            ("detect", overhead.detect),
+            ("decide", overhead.decide),
+            ("provision", overhead.provision),
+            ("cut_over", overhead.cut_over),
+        ];
+        Ok(Target {
+            name: target.name.clone(),
+            environment: target.environment.clone(),
+            owner: target.owner.clone(),
+            connection: self.connection(dsn.expose())?,
+            rpo: target.objectives.rpo.map(Duration::from),
+            rto: target.objectives.rto.map(Duration::from),
+            rto_overhead: declared
+                .into_iter()
+                .filter_map(|(name, time)| Some((name.to_owned(), Duration::from(time?))))
+                .collect(),
+            jobs: target.jobs as usize,
+            split: target.split,
+            exclude_data: target.exclude_data.clone(),
+            exclude: target.exclude.clone(),
+            lock_timeout: target.lock_timeout.into(),
+            max_snapshot_age: target.max_snapshot_age.into(),
+            on_blocked_ddl: match target.on_blocked_ddl {
+                config::OnBlockedDdl::Continue => OnBlockedDdl::Continue,
+                config::OnBlockedDdl::Abort => OnBlockedDdl::Abort,
+            },
+            source_count: match target.source_count {
+                config::SourceCount::Always => SourceCount::Always,
+                config::SourceCount::Daily => SourceCount::Daily,
+                config::SourceCount::Never => SourceCount::Never,
+            },
+            checks: target.checks.clone(),
+            isolation: match target.scratch.isolation {
+                Isolation::Required => IsolationWanted::Required,
+                Isolation::BestEffort => IsolationWanted::BestEffort,
+                Isolation::None => IsolationWanted::None,
+            },
+            scratch_directory: target.scratch.directory.clone(),
+            scratch_user: target.scratch.user.clone(),
+        })
+    }
+}

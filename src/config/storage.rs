@@ -1,0 +1,284 @@
+//! The parts of the configuration about where things are kept: repository, encryption, scratch.
+
+use std::path::{Path, PathBuf};
+
+use super::document::Table;
+use super::secret_source::SecretSource;
+
+#[derive(Debug, Clone)]
+pub struct Repository {
+    pub location: RepositoryLocation,
+    pub s3: S3Settings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepositoryLocation {
+    Directory(PathBuf),
+    S3 { bucket: String, prefix: String },
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct S3Settings {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub path_style: bool,
+    pub credentials: S3Credentials,
+    /// For restores, where backups may only write.
+    pub read: Option<S3Credentials>,
+    pub ca_file: Option<PathBuf>,
+    pub storage_class: Option<String>,
+    pub object_lock: Option<ObjectLock>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct S3Credentials {
+    pub access_key_id: Option<SecretSource>,
+    pub secret_access_key: Option<SecretSource>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectLock {
+    pub mode: ObjectLockMode,
+    pub days: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectLockMode {
+    Governance,
+    Compliance,
+}
+
+#[derive(Debug, Clone)]
+pub struct Encryption {
+    /// age recipients; never empty.
+    pub recipients: Vec<String>,
+    pub identity: Option<SecretSource>,
+}
+
+/// Where a backup is restored into for a test.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    pub kind: ScratchKind,
+    pub isolation: Isolation,
+    /// Where embedded servers are made; default: `scratch` in the state directory.
+    pub directory: PathBuf,
+    /// Who runs embedded servers when the program is root.
+    pub user: Option<String>,
+    pub skip_extensions: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScratchKind {
+    Embedded,
+    Server { url: SecretSource },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    Required,
+    BestEffort,
+    None,
+}
+
+impl Repository {
+    pub(super) fn read(table: &Table<'_>, base: &Path) -> Option<Self> {
+        let location = table.parsed_with("url", |text| RepositoryLocation::parse(text, base));
+        if !table.has("url") {
+            table.missing(
+                "url",
+                "write where backups live, such as \"file:///var/lib/ernstfall/repository\"",
+            );
+        }
+        let s3 = S3Settings {
+            endpoint: table.text("endpoint"),
+            region: table.text("region"),
+            path_style: table.boolean("path_style").unwrap_or(false),
+            credentials: S3Credentials::read(table, base),
+            read: table.table("read").map(|read| {
+                let credentials = S3Credentials::read(&read, base);
+                read.finish();
+                credentials
+            }),
+            ca_file: table.path("ca_file").map(|path| base.join(path)),
+            storage_class: table.text("storage_class"),
+            object_lock: table
+                .table("object_lock")
+                .and_then(|lock| ObjectLock::read(&lock)),
+        };
+        table.finish();
+        Some(Self {
+            location: location?,
+            s3,
+        })
+    }
+}
+
+impl RepositoryLocation {
+    fn parse(text: &str, base: &Path) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                return Err("the bucket is missing: write \"s3://bucket/prefix\"".to_owned());
+            }
+            let prefix = prefix.trim_matches('/').to_owned();
+            return Ok(Self::S3 {
+                bucket: bucket.to_owned(),
+                prefix,
+            });
+        }
+        let path = text
+            .strip_prefix("file://")
+            .or_else(|| text.strip_prefix("file:"))
+            .unwrap_or(text);
+        if path.is_empty() || path.contains("://") {
+            return Err(
+                "not a place for a repository: write \"file:///DIRECTORY\" or \"s3://bucket/prefix\""
+                    .to_owned(),
+            );
+        }
+        Ok(Self::Directory(base.join(path)))
+    }
+}
+
+impl S3Credentials {
+    fn read(table: &Table<'_>, base: &Path) -> Self {
+        let read = Self {
+            access_key_id: table
+                .secret("access_key_id")
+                .map(|secret| secret.relative_to(base)),
+            secret_access_key: table
+                .secret("secret_access_key")
+                .map(|secret| secret.relative_to(base)),
+        };
+        if table.has("access_key_id") != table.has("secret_access_key") {
+            let (given, missing) = match table.has("access_key_id") {
+                true => ("access_key_id", "secret_access_key"),
+                false => ("secret_access_key", "access_key_id"),
+            };
+            table.fault(given, format!("is of no use alone: give `{missing}` too"));
+        }
+        read
+    }
+}
+
+impl ObjectLock {
+    fn read(table: &Table<'_>) -> Option<Self> {
+        let modes = [
+            ("governance", ObjectLockMode::Governance),
+            ("compliance", ObjectLockMode::Compliance),
+        ];
+        let (mode, days) = (table.choice("mode", &modes), table.integer("days", 1..=36_500));
+        for key in ["mode", "days"] {
+            if !table.has(key) {
+                table.missing(
+                    key,
+                    "an object lock is { mode = \"governance\" or \"compliance\", days = N }",
+                );
+            }
+        }
+        table.finish();
+        Some(Self {
+            mode: mode?,
+            days: days?,
+        })
+    }
+}
+
+impl Encryption {
+    pub(super) fn read(table: &Table<'_>, base: &Path) -> Self {
+        let recipients = table.texts("recipients");
+        if !table.has("recipients") {
+            table.missing(
+                "recipients",
+                "list the age recipients (\"age1…\") that may decrypt backups",
+            );
+        } else if let Some(wrong) = recipients.iter().find(|text| !text.starts_with("age1")) {
+            // Somebody may have pasted the identity here: it must not be shown.
+            let advice = match wrong.to_ascii_uppercase().starts_with("AGE-SECRET-KEY") {
+                true => {
+                    "this is a secret key: put it in a file for `identity`, and its public key (\"age1…\") here"
+                }
+                false => "not an age recipient: each begins with \"age1\"",
+            };
+            table.hide("recipients");
+            table.fault("recipients", advice);
+        } else if recipients.is_empty() {
+            table.fault(
+                "recipients",
+                "lists nobody: name at least one recipient, or remove [encryption]",
+            );
+        }
+        let identity = table.secret("identity").map(|secret| secret.relative_to(base));
+        table.finish();
+        Self { recipients, identity }
+    }
+}
+
+impl Scratch {
+    pub(super) fn default_in(state_dir: &Path) -> Self {
+        Self {
+            kind: ScratchKind::Embedded,
+            isolation: Isolation::Required,
+            directory: state_dir.join("scratch"),
+            user: None,
+            skip_extensions: Vec::new(),
+        }
+    }
+
+    /// Reads the table; what it does not say is as in `default`, so a target's own table says only what differs.
+    pub(super) fn read(table: &Table<'_>, default: &Self, base: &Path) -> Self {
+        let levels = [
+            ("required", Isolation::Required),
+            ("best-effort", Isolation::BestEffort),
+            ("none", Isolation::None),
+        ];
+        let is_server = table.choice("kind", &[("embedded", false), ("server", true)]);
+        let is_server = is_server.unwrap_or(matches!(default.kind, ScratchKind::Server { .. }));
+        let isolation = table.choice("isolation", &levels);
+        let url = table.secret("url").map(|secret| secret.relative_to(base));
+        let kind = match (is_server, url, &default.kind) {
+            (true, Some(url), _) => ScratchKind::Server { url },
+            (true, None, ScratchKind::Server { url }) => ScratchKind::Server { url: url.clone() },
+            (true, None, ScratchKind::Embedded) => {
+                if !table.has("url") {
+                    table.missing(
+                        "url",
+                        "scratch of kind \"server\" needs the URL of a PostgreSQL server",
+                    );
+                }
+                ScratchKind::Embedded
+            }
+            (false, _, _) => {
+                if table.has("url") {
+                    table.fault(
+                        "url",
+                        "is only used with kind = \"server\": add that, or remove the url",
+                    );
+                }
+                ScratchKind::Embedded
+            }
+        };
+        // Written out, so that nobody believes a shared server to be a sandbox.
+        if is_server && isolation.unwrap_or(default.isolation) != Isolation::None {
+            table.fault(
+                "isolation",
+                "a server cannot be isolated: write isolation = \"none\" to accept that",
+            );
+        }
+        let read = Self {
+            kind,
+            isolation: isolation.unwrap_or(default.isolation),
+            directory: table
+                .path("directory")
+                .map_or_else(|| default.directory.clone(), |path| base.join(path)),
+            user: table.text("user").or_else(|| default.user.clone()),
+            skip_extensions: match table.has("skip_extensions") {
+                true => table.texts("skip_extensions"),
+                false => default.skip_extensions.clone(),
+            },
+        };
+        table.known("skip_extensions");
+        table.finish();
+        read
+    }
+}

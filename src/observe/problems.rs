@@ -1,0 +1,123 @@
+//! What is wrong with a target, in words for a person who has to act.
+
+use chrono::{DateTime, Utc};
+
+use crate::model::manifest::Manifest;
+use crate::model::record::{InterruptedRecord, ObjectiveVerdict, Outcome, Verdict};
+use crate::observe::status::{BackupStatus, Runs, TargetStatus};
+
+/// Everything that is wrong with a target, the gravest first.
+pub(super) fn problems(
+    status: &TargetStatus,
+    newest_good: Option<&Manifest>,
+    runs: &Runs<'_>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    match &status.newest_backup {
+        None => problems.push("no backup yet".to_owned()),
+        Some(newest) => problems.extend(bad_newest(newest, newest_good, runs)),
+    }
+    problems.extend(last_backup_run(runs));
+    problems.extend(restore_tests(status, runs));
+    for (name, objective) in [("RPO", &status.rpo), ("RTO", &status.rto)] {
+        if let (ObjectiveVerdict::Missed, Some(wanted), Some(actual)) = (
+            objective.verdict,
+            objective.objective_seconds,
+            objective.actual_seconds,
+        ) {
+            let basis = objective.basis.as_deref().unwrap_or("basis unknown");
+            problems.push(format!(
+                "{name} missed: {actual:.0} s ({basis}) against {wanted:.0} s"
+            ));
+        }
+    }
+    problems
+}
+
+fn bad_newest(newest: &BackupStatus, newest_good: Option<&Manifest>, runs: &Runs<'_>) -> Option<String> {
+    let test = runs
+        .verdicts
+        .get(&newest.id)
+        .filter(|test| test.verdict == Verdict::Failed)?;
+    let fallback = match newest_good {
+        Some(good) => format!("the recovery point falls back to backup {}", good.id),
+        None => "no good backup is left".to_owned(),
+    };
+    Some(format!(
+        "newest backup {} was found bad by restore test {}: {fallback}",
+        newest.id, test.id
+    ))
+}
+
+/// A run that was cancelled was somebody's wish; what it means for the RPO, the RPO tells.
+fn last_backup_run(runs: &Runs<'_>) -> Option<String> {
+    let last = runs.backups.last();
+    let interrupted = runs.last_interrupted("backup", last.map(|record| record.started_at));
+    if let Some(record) = interrupted {
+        return Some(format!(
+            "last backup run {} was interrupted: killed, or the machine went down",
+            record.id
+        ));
+    }
+    let failed = last.filter(|record| record.outcome == Outcome::Failed)?;
+    Some(format!(
+        "last backup run {} failed: {}",
+        failed.id,
+        reason(&failed.reason)
+    ))
+}
+
+fn restore_tests(status: &TargetStatus, runs: &Runs<'_>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if runs.verdicts.is_empty() {
+        problems.push("never restore-tested".to_owned());
+    }
+    let last = runs.tests.last();
+    match last {
+        Some(test) if test.verdict == Verdict::CouldNotRun => {
+            problems.push(format!(
+                "last restore test {} could not run: {}",
+                test.id,
+                reason(&test.reason)
+            ));
+        }
+        Some(test) if test.verdict == Verdict::Failed => {
+            let newest = status.newest_backup.as_ref().map(|backup| &backup.id);
+            // That the newest backup is bad was said already.
+            if newest.is_none() || test.backup.as_ref() != newest {
+                problems.push(format!(
+                    "last restore test {} failed: {}",
+                    test.id,
+                    reason(&test.reason)
+                ));
+            }
+        }
+        _ => {}
+    }
+    if let Some(record) = runs.last_interrupted("restore_test", last.map(|test| test.started_at)) {
+        problems.push(format!(
+            "last restore test {} was interrupted: killed, or the machine went down",
+            record.id
+        ));
+    }
+    problems
+}
+
+impl Runs<'_> {
+    /// The interrupted run of this task, when no other one was started after it.
+    fn last_interrupted(
+        &self,
+        task: &str,
+        last_started_at: Option<DateTime<Utc>>,
+    ) -> Option<&InterruptedRecord> {
+        let of_task = self.interrupted.iter().filter(|record| record.task == task);
+        let newest = of_task.max_by_key(|record| record.started_at)?;
+        last_started_at
+            .is_none_or(|started_at| started_at < newest.started_at)
+            .then_some(newest)
+    }
+}
+
+fn reason(reason: &Option<String>) -> &str {
+    reason.as_deref().unwrap_or("no reason was recorded")
+}

@@ -1,0 +1,289 @@
+//! One target's objectives and actuals, folded from its manifests and the records of its runs.
+//!
+//! A pure function: the command line, the metrics and the page all show what this says, and never more.
+//! What is not known is `null` or `unknown`, never zero and never good.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+
+use crate::model::backup_id::BackupId;
+use crate::model::cycle::{by_recovery_point, cycle_between, seconds_between};
+use crate::model::manifest::{Manifest, RecoveryPoint};
+use crate::model::record::{
+    BackupRecord, Entry, InterruptedRecord, ObjectiveResult, Outcome, Record, RestoreTestRecord, Verdict,
+};
+use crate::model::target_name::TargetName;
+use crate::observe::problems::problems;
+
+/// What the configuration says of a target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetFacts {
+    pub name: TargetName,
+    pub environment: Option<String>,
+    pub owner: Option<String>,
+    pub rpo_seconds: Option<f64>,
+    pub rto_seconds: Option<f64>,
+}
+
+/// How a target stands. Every field is always there, `null` where unknown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TargetStatus {
+    pub target: TargetName,
+    pub environment: Option<String>,
+    pub owner: Option<String>,
+    /// Nothing is wrong: the same as no problems.
+    pub ok: bool,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+    /// The backup with the newest recovery point, good or bad.
+    pub newest_backup: Option<BackupStatus>,
+    /// The newest recovery point of a backup not found bad: what would be recovered if the source died now.
+    pub recovery_point: Option<RecoveryPoint>,
+    /// What would be lost if the source died now, by the source's clock.
+    pub exposure_seconds: Option<f64>,
+    /// The newest recovery point that a restore test has proven.
+    pub proven_recovery_point: Option<RecoveryPoint>,
+    pub proven_backup: Option<BackupId>,
+    /// The worst moment of the last cycle that ended.
+    pub last_cycle_rpa_seconds: Option<f64>,
+    pub last_restore_test: Option<RestoreTestStatus>,
+    pub rpo: ObjectiveResult,
+    /// From the last restore test that passed.
+    pub rto: ObjectiveResult,
+    pub counts: Counts,
+    /// What the newest backup does not hold.
+    pub not_covered: Option<u64>,
+    /// The source's clock minus ours, as last measured.
+    pub clock_skew_seconds: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BackupStatus {
+    pub id: BackupId,
+    pub recovery_point: RecoveryPoint,
+    pub finished_at: DateTime<Utc>,
+    pub duration_seconds: f64,
+    pub tables: u64,
+    pub rows: u64,
+    pub stored_bytes: u64,
+    /// What the last restore test of it that could say something said.
+    pub verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RestoreTestStatus {
+    pub id: String,
+    pub backup: Option<BackupId>,
+    pub verdict: Verdict,
+    pub reason: Option<String>,
+    pub finished_at: DateTime<Utc>,
+    /// Only for a test that passed.
+    pub rta_seconds: Option<f64>,
+    pub mismatches: u64,
+}
+
+/// How many there are (backups), and how many runs were recorded (the rest).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    pub backups: u64,
+    pub backups_found_bad: u64,
+    pub backup_runs_succeeded: u64,
+    pub backup_runs_failed: u64,
+    pub backup_runs_cancelled: u64,
+    pub restore_tests_passed: u64,
+    pub restore_tests_failed: u64,
+    pub restore_tests_could_not_run: u64,
+    pub runs_interrupted: u64,
+}
+
+impl TargetStatus {
+    /// Adds what only the caller knows of, such as manifests that cannot be read.
+    pub fn add_problem(&mut self, problem: String) {
+        self.problems.push(problem);
+        self.ok = false;
+    }
+}
+
+/// Folds what is stored and what was recorded into how the target stands at this moment of our clock.
+pub fn fold(
+    target: &TargetFacts,
+    manifests: &[Manifest],
+    records: &[Entry],
+    now: DateTime<Utc>,
+) -> TargetStatus {
+    let runs = Runs::of(&target.name, records);
+    let ordered = by_recovery_point(manifests.iter().filter(|manifest| manifest.target == target.name));
+    let good: Vec<&Manifest> = ordered
+        .iter()
+        .copied()
+        .filter(|manifest| !runs.found_bad(&manifest.id))
+        .collect();
+    let newest = ordered.last().copied();
+    let proven = ordered
+        .iter()
+        .rev()
+        .find(|manifest| runs.verdict(&manifest.id) == Some(Verdict::Passed));
+    let recovery_point = good.last().map(|manifest| manifest.recovery_point);
+    let clock_skew_seconds = runs
+        .backups
+        .iter()
+        .rev()
+        .find_map(|record| record.clock_skew_seconds);
+    let exposure_seconds = recovery_point.map(|point| exposure(point, now, clock_skew_seconds));
+    let last_cycle_rpa_seconds = match good.as_slice() {
+        [.., begin, end] => cycle_between(begin, end),
+        _ => None,
+    };
+    let mut status = TargetStatus {
+        target: target.name.clone(),
+        environment: target.environment.clone(),
+        owner: target.owner.clone(),
+        ok: true,
+        problems: Vec::new(),
+        newest_backup: newest.map(|manifest| backup_status(manifest, &runs)),
+        recovery_point,
+        exposure_seconds,
+        proven_recovery_point: proven.map(|manifest| manifest.recovery_point),
+        proven_backup: proven.map(|manifest| manifest.id.clone()),
+        last_cycle_rpa_seconds,
+        last_restore_test: runs.tests.last().map(|record| test_status(record)),
+        rpo: judge_rpo(target, exposure_seconds, last_cycle_rpa_seconds),
+        rto: judge_rto(target, &runs),
+        counts: runs.counts(ordered.len(), good.len()),
+        not_covered: newest.map(|manifest| manifest.totals.not_covered),
+        clock_skew_seconds,
+    };
+    status.problems = problems(&status, good.last().copied(), &runs);
+    status.ok = status.problems.is_empty();
+    status
+}
+
+/// The target's records by kind, each in the order in which they ended.
+pub(super) struct Runs<'a> {
+    pub(super) backups: Vec<&'a BackupRecord>,
+    pub(super) tests: Vec<&'a RestoreTestRecord>,
+    pub(super) interrupted: Vec<&'a InterruptedRecord>,
+    /// What is known of each backup: `could-not-run` says nothing, and the last word counts.
+    pub(super) verdicts: HashMap<&'a BackupId, &'a RestoreTestRecord>,
+}
+
+impl<'a> Runs<'a> {
+    fn of(target: &TargetName, records: &'a [Entry]) -> Self {
+        let mut ordered: Vec<&Entry> = records
+            .iter()
+            .filter(|entry| entry.record.target() == target)
+            .collect();
+        ordered.sort_by_key(|entry| (entry.record.finished_at(), entry.sequence));
+        let mut runs = Self {
+            backups: Vec::new(),
+            tests: Vec::new(),
+            interrupted: Vec::new(),
+            verdicts: HashMap::new(),
+        };
+        for entry in ordered {
+            match &entry.record {
+                Record::Backup(record) => runs.backups.push(record),
+                Record::RestoreTest(record) => runs.tests.push(record),
+                Record::Interrupted(record) => runs.interrupted.push(record),
+                Record::Restore(_) => {}
+            }
+        }
+        for record in &runs.tests {
+            if let (Some(backup), Verdict::Passed | Verdict::Failed) = (&record.backup, record.verdict) {
+                runs.verdicts.insert(backup, record);
+            }
+        }
+        runs
+    }
+
+    fn verdict(&self, backup: &BackupId) -> Option<Verdict> {
+        self.verdicts.get(backup).map(|record| record.verdict)
+    }
+
+    fn found_bad(&self, backup: &BackupId) -> bool {
+        self.verdict(backup) == Some(Verdict::Failed)
+    }
+
+    fn counts(&self, backups: usize, good: usize) -> Counts {
+        let outcomes = |outcome| {
+            self.backups
+                .iter()
+                .filter(|record| record.outcome == outcome)
+                .count() as u64
+        };
+        let verdicts = |verdict| {
+            self.tests
+                .iter()
+                .filter(|record| record.verdict == verdict)
+                .count() as u64
+        };
+        Counts {
+            backups: backups as u64,
+            backups_found_bad: (backups - good) as u64,
+            backup_runs_succeeded: outcomes(Outcome::Succeeded),
+            backup_runs_failed: outcomes(Outcome::Failed),
+            backup_runs_cancelled: outcomes(Outcome::Cancelled),
+            restore_tests_passed: verdicts(Verdict::Passed),
+            restore_tests_failed: verdicts(Verdict::Failed),
+            restore_tests_could_not_run: verdicts(Verdict::CouldNotRun),
+            runs_interrupted: self.interrupted.len() as u64,
+        }
+    }
+}
+
+/// Recovery points are on the source's clock, so `now` is moved there as far as the skew is known.
+fn exposure(point: RecoveryPoint, now: DateTime<Utc>, clock_skew_seconds: Option<f64>) -> f64 {
+    let skew = clock_skew_seconds.unwrap_or(0.0) * 1000.0;
+    let now_there = now + TimeDelta::milliseconds(skew.round() as i64);
+    seconds_between(point.at, now_there).max(0.0)
+}
+
+fn backup_status(manifest: &Manifest, runs: &Runs<'_>) -> BackupStatus {
+    BackupStatus {
+        id: manifest.id.clone(),
+        recovery_point: manifest.recovery_point,
+        finished_at: manifest.finished_at,
+        duration_seconds: manifest.duration_seconds,
+        tables: manifest.totals.tables,
+        rows: manifest.totals.rows,
+        stored_bytes: manifest.totals.stored_bytes,
+        verdict: runs.verdict(&manifest.id),
+    }
+}
+
+fn test_status(record: &RestoreTestRecord) -> RestoreTestStatus {
+    let passed = record.verdict == Verdict::Passed;
+    RestoreTestStatus {
+        id: record.id.clone(),
+        backup: record.backup.clone(),
+        verdict: record.verdict,
+        reason: record.reason.clone(),
+        finished_at: record.finished_at,
+        rta_seconds: record.objectives.rto.actual_seconds.filter(|_| passed),
+        mismatches: record.verification.mismatches.len() as u64,
+    }
+}
+
+/// The worse of what would be lost now and what could have been lost in the last cycle.
+fn judge_rpo(target: &TargetFacts, exposure: Option<f64>, cycle: Option<f64>) -> ObjectiveResult {
+    let (actual, basis) = match (exposure, cycle) {
+        (Some(exposure), Some(cycle)) if cycle > exposure => (Some(cycle), Some("last cycle")),
+        (Some(exposure), _) => (Some(exposure), Some("exposure")),
+        (None, _) => (None, None),
+    };
+    ObjectiveResult::judge(target.rpo_seconds, actual, basis.map(str::to_owned))
+}
+
+/// Against the objective of today, which may not be that of the test.
+fn judge_rto(target: &TargetFacts, runs: &Runs<'_>) -> ObjectiveResult {
+    let mut newest_first = runs.tests.iter().rev();
+    let passed = newest_first.find(|record| record.verdict == Verdict::Passed);
+    let measured = passed.map(|record| &record.objectives.rto);
+    ObjectiveResult::judge(
+        target.rto_seconds,
+        measured.and_then(|rto| rto.actual_seconds),
+        measured.and_then(|rto| rto.basis.clone()),
+    )
+}

@@ -1,0 +1,169 @@
+//! The workers that copy the tables, each in short transactions of its own that adopt the one snapshot.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+use crate::ops::fault_point::pause;
+use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::copy_out::{self, CopyError, StorageCheck};
+use crate::postgres::session::Session;
+use crate::postgres::snapshot::{Exporter, Locking};
+
+use super::BackupError;
+use super::plan::Unit;
+use super::sink::{Sink, Stock, Stored};
+
+/// An idle transaction is kept alive through firewalls and proxies by a word every so often.
+const PING: Duration = Duration::from_secs(30);
+
+/// What the workers share.
+pub(super) struct Work {
+    pub(super) connection: ConnectionSettings,
+    pub(super) encoding: String,
+    pub(super) snapshot_name: String,
+    pub(super) storage_check: StorageCheck,
+    /// The server counts every table's rows as well.
+    pub(super) counting: Counting,
+    pub(super) stock: Arc<Stock>,
+    pub(super) queue: Mutex<VecDeque<Unit>>,
+    /// Server processes of the workers, so that whoever waits for them can be found.
+    pub(super) pids: Mutex<Vec<i32>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counting {
+    StreamOnly,
+    ServerToo,
+}
+
+impl Work {
+    fn next(&self) -> Option<Unit> {
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+
+    pub(super) fn pids(&self) -> Vec<i32> {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// How the storage of a table is known to be the snapshot's.
+pub(super) fn storage_check(locking: Locking) -> StorageCheck {
+    match locking {
+        Locking::AllTables => StorageCheck::HeldByExporter,
+        Locking::WhenCopied => StorageCheck::CompareWithSnapshot,
+    }
+}
+
+/// Copies everything in the queue with `jobs` workers; the exporter copies what they are refused.
+///
+/// Dropping the future ends the workers and their connections; what they stored stays in the repository.
+pub(super) async fn run(
+    work: Arc<Work>,
+    exporter: &Exporter,
+    jobs: usize,
+) -> Result<Vec<Stored>, BackupError> {
+    let (refused, taken_over) = unbounded_channel();
+    let mut workers = JoinSet::new();
+    for _ in 0..jobs.max(1) {
+        workers.spawn(worker(Arc::clone(&work), refused.clone()));
+    }
+    drop(refused);
+    let collect = async {
+        let mut stored = Vec::new();
+        while let Some(result) = workers.join_next().await {
+            stored.push(result??);
+        }
+        Ok::<_, BackupError>(stored)
+    };
+    let (mut stored, by_exporter) = tokio::try_join!(collect, serve(&work, exporter, taken_over))?;
+    stored.push(by_exporter);
+    Ok(stored)
+}
+
+async fn worker(work: Arc<Work>, refused: UnboundedSender<Unit>) -> Result<Stored, BackupError> {
+    let session = Session::connect(&work.connection, "backup worker", Some(&work.encoding)).await?;
+    work.pids
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(session.backend_pid());
+    let mut sink = Sink::new(Arc::clone(&work.stock));
+    while let Some(unit) = work.next() {
+        pause("before-table").await;
+        match copy_out::begin(&session, &unit.source, &work.snapshot_name, work.storage_check).await {
+            Ok(()) => {}
+            Err(CopyError::LockRefused) => {
+                // The receiver lives as long as the workers do.
+                let _ = refused.send(unit);
+                continue;
+            }
+            Err(error) => return Err(backup_error(error, &unit)),
+        }
+        copy(&work, &session, &unit, &mut sink).await?;
+        copy_out::commit(&session).await?;
+    }
+    sink.finish().await
+}
+
+/// Copies a unit inside the session's open transaction.
+async fn copy(work: &Work, session: &Session, unit: &Unit, sink: &mut Sink) -> Result<(), BackupError> {
+    sink.begin_table(unit.table, unit.source.load_statement());
+    let streamed = copy_out::copy(session, &unit.source, sink)
+        .await
+        .map_err(|e| backup_error(e, unit))?;
+    sink.end_table();
+    if work.counting == Counting::ServerToo {
+        let counted = copy_out::count(session, &unit.source).await?;
+        if counted != streamed {
+            let table = format!("{}.{}", unit.source.schema, unit.source.name);
+            return Err(BackupError::CountDiffers {
+                table,
+                streamed,
+                counted,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn backup_error(error: CopyError<BackupError>, unit: &Unit) -> BackupError {
+    let table = || format!("{}.{}", unit.source.schema, unit.source.name);
+    match error {
+        CopyError::Server(error) => error.into(),
+        CopyError::Sink(error) => error,
+        CopyError::Moved => BackupError::SchemaMoved(format!("{} was truncated or rewritten", table())),
+        CopyError::LockRefused => BackupError::SchemaMoved(format!("{} is being altered", table())),
+    }
+}
+
+/// The exporter's part: it holds every lock already, so it can read what DDL keeps the workers from.
+async fn serve(
+    work: &Arc<Work>,
+    exporter: &Exporter,
+    mut taken_over: UnboundedReceiver<Unit>,
+) -> Result<Stored, BackupError> {
+    let session = &exporter.session;
+    let encoding = format!("SET client_encoding = '{}'", work.encoding);
+    session.batch("set the client encoding", &encoding).await?;
+    let mut sink = Sink::new(Arc::clone(&work.stock));
+    loop {
+        tokio::select! {
+            unit = taken_over.recv() => match unit {
+                Some(unit) if work.storage_check == StorageCheck::CompareWithSnapshot => {
+                    return Err(backup_error(CopyError::LockRefused, &unit));
+                }
+                Some(unit) => copy(work, session, &unit, &mut sink).await?,
+                None => return sink.finish().await,
+            },
+            () = tokio::time::sleep(PING) => {
+                session.batch("keep the snapshot", "SELECT 1").await?;
+            }
+        }
+    }
+}

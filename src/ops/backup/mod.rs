@@ -1,0 +1,355 @@
+//! Backup: lock first, then look; schema by pg_dump; rows by COPY; manifest last.
+//!
+//! - [`attempt`](self::attempt) is one try from the locks to the stored objects; it is started over when the schema
+//!   moved under it.
+//! - [`plan`](self::plan) decides what is copied, what is not covered, and how big tables are split.
+//! - [`copying`](self::copying) runs the workers.
+//! - [`sink`](self::sink) turns rows into stored objects.
+//! - [`watch`](self::watch) looks who waits behind the backup.
+
+mod attempt;
+mod copying;
+mod guide;
+mod plan;
+mod sink;
+mod watch;
+
+use std::sync::Mutex;
+
+use crate::journal::{Error as JournalError, Run, RunId, Task};
+use crate::model::backup_id::BackupId;
+use crate::model::contents::NotCovered;
+use crate::model::manifest::Manifest;
+use crate::model::record::{BackupRecord, FORMAT, Outcome, Record, Trigger};
+use crate::model::verification::{Finding, Severity};
+use crate::ops::context::Context;
+use crate::ops::phases::Phases;
+use crate::ops::target::Target;
+use crate::postgres::ChildError;
+use crate::postgres::error::Error as PostgresError;
+use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
+use crate::postgres::pooler;
+use crate::postgres::programs::{Installation, Programs, ProgramsError};
+use crate::postgres::session::Session;
+use crate::postgres::snapshot::SnapshotError;
+use crate::repository::{Error as RepositoryError, OtherIdentity, TargetIdentity};
+
+use super::privileges::{self, MissingPrivileges};
+
+/// How often a backup is started over because the schema moved under it.
+const ATTEMPTS: u32 = 3;
+
+/// What the caller wants of this backup.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub trigger: Trigger,
+    /// What to do when the source is not the one that the target's backups are of.
+    pub other_identity: OtherIdentity,
+}
+
+/// Why a backup failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    #[error(transparent)]
+    Snapshot(SnapshotError),
+    #[error(
+        "the schema of {on} kept changing: {change}; started over {ATTEMPTS} times: back up at a quieter time"
+    )]
+    SchemaKeptMoving { on: String, change: String },
+    #[error("the schema changed while the backup ran: {0}")]
+    SchemaMoved(String),
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("check the rights of {role} on {on}: {missing}")]
+    Privileges {
+        role: String,
+        on: String,
+        missing: MissingPrivileges,
+    },
+    #[error(
+        "{on} runs PostgreSQL {version}, and the oldest that can be backed up is 13: upgrade the server first"
+    )]
+    ServerTooOld { on: String, version: String },
+    #[error("another backup of {target} is running on {on} ({holder}): wait for it, or end it")]
+    AlreadyRunning {
+        target: String,
+        on: String,
+        holder: String,
+    },
+    #[error(
+        "{table}: {streamed} rows arrived, but the server counts {counted} in the same snapshot: the table or an index of it may be corrupt; check it with amcheck"
+    )]
+    CountDiffers {
+        table: String,
+        streamed: u64,
+        counted: u64,
+    },
+    #[error(
+        "{waiter}; the target says on_blocked_ddl = \"abort\", so the backup gave way: it can be run again once that statement is through"
+    )]
+    GaveWay { waiter: String },
+    #[error(
+        "the snapshot grew older than max_snapshot_age ({0:?}): raise it, use more jobs, or exclude data"
+    )]
+    SnapshotTooOld(std::time::Duration),
+    #[error("compress {0}")]
+    Compress(&'static str, #[source] std::io::Error),
+    #[error("a task of the backup ended unexpectedly")]
+    Task(#[from] tokio::task::JoinError),
+    #[error("keep the journal")]
+    Journal(#[from] JournalError),
+    #[error(
+        "{0} is a standby that has replayed no transaction since it started, so its recovery point is unknown: back up the primary, or once the standby has replayed something"
+    )]
+    RecoveryPointUnknown(String),
+    #[error("cancelled by a signal")]
+    Cancelled,
+}
+
+/// What a run has found out so far, whether or not it succeeds.
+#[derive(Default)]
+struct Notes {
+    backup: Option<BackupId>,
+    attempts: u32,
+    clock_skew_seconds: Option<f64>,
+    not_covered: Vec<NotCovered>,
+    findings: Vec<Finding>,
+}
+
+fn warning(subject: &str, message: String) -> Finding {
+    Finding {
+        severity: Severity::Warning,
+        subject: subject.to_owned(),
+        message,
+    }
+}
+
+/// Takes one backup of the target. The record is in the journal when this returns.
+///
+/// # Errors
+/// Only where no record could be kept; a failed backup is a record.
+pub async fn backup(
+    context: &Context,
+    target: &Target,
+    options: Options,
+) -> Result<BackupRecord, JournalError> {
+    let started_at = (context.clock)();
+    let mut run = context.start_run(Task::Backup, &target.name, started_at)?;
+    let notes = Mutex::new(Notes::default());
+    let mut phases = Phases::new(context.progress.as_ref());
+    let work = perform(context, target, options, &mut run, &notes, &mut phases);
+    let result = tokio::select! {
+        result = work => result,
+        () = context.cancel.cancelled() => Err(BackupError::Cancelled),
+    };
+    let notes = notes
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let (Err(_), Some(id)) = (&result, &notes.backup) {
+        // What cannot be removed now is removed by prune: objects without a manifest are no backup.
+        if let Err(error) = context.repository.remove_unfinished(&target.name, id).await {
+            context.progress.note(&format!(
+                "objects of the unfinished backup {id} stay behind: {error}"
+            ));
+        }
+    }
+    let record = record(
+        target,
+        options,
+        started_at,
+        (context.clock)(),
+        run.id(),
+        &result,
+        notes,
+        phases.take(),
+    );
+    run.finish(Record::Backup(record.clone()))?;
+    Ok(record)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "it only puts a record together from its parts"
+)]
+fn record(
+    target: &Target,
+    options: Options,
+    started_at: chrono::DateTime<chrono::Utc>,
+    finished_at: chrono::DateTime<chrono::Utc>,
+    run_id: &RunId,
+    result: &Result<Manifest, BackupError>,
+    notes: Notes,
+    phases: Vec<crate::model::record::Phase>,
+) -> BackupRecord {
+    let manifest = result.as_ref().ok();
+    let outcome = match result {
+        Ok(_) => Outcome::Succeeded,
+        Err(BackupError::Cancelled) => Outcome::Cancelled,
+        Err(_) => Outcome::Failed,
+    };
+    BackupRecord {
+        format: FORMAT,
+        id: run_id.to_string(),
+        target: target.name.clone(),
+        environment: target.environment.clone(),
+        owner: target.owner.clone(),
+        trigger: options.trigger,
+        outcome,
+        reason: result.as_ref().err().map(|error| crate::ops::chain(error)),
+        backup: manifest.map(|manifest| manifest.id.clone()),
+        started_at,
+        finished_at,
+        recovery_point: manifest.map(|manifest| manifest.recovery_point),
+        clock_skew_seconds: notes.clock_skew_seconds,
+        attempts: notes.attempts,
+        phases,
+        totals: manifest.map(|manifest| manifest.totals),
+        not_covered: notes.not_covered,
+        findings: notes.findings,
+    }
+}
+
+/// What is known of the source before the first attempt.
+struct Prepared {
+    guard: Session,
+    identity: ServerIdentity,
+    installation: Installation,
+    lockable_tables: u64,
+}
+
+async fn perform(
+    context: &Context,
+    target: &Target,
+    options: Options,
+    run: &mut Run,
+    notes: &Mutex<Notes>,
+    phases: &mut Phases<'_>,
+) -> Result<Manifest, BackupError> {
+    phases.begin("connect");
+    let prepared = prepare(context, target, options, notes).await?;
+    let mut change = String::new();
+    for attempt in 1..=ATTEMPTS {
+        if let Ok(mut notes) = notes.lock() {
+            notes.attempts = attempt;
+            notes.not_covered.clear();
+        }
+        let result = attempt::run(context, target, &prepared, run, notes, phases).await;
+        let moved = match result {
+            Err(
+                BackupError::Snapshot(SnapshotError::SchemaMoved(change)) | BackupError::SchemaMoved(change),
+            ) => change,
+            other => return other,
+        };
+        context.progress.note(&format!("starting over: {moved}"));
+        discard(context, target, notes).await?;
+        change = moved;
+    }
+    Err(BackupError::SchemaKeptMoving {
+        on: prepared.guard.description().to_owned(),
+        change,
+    })
+}
+
+/// Removes what a given-up attempt has stored.
+async fn discard(context: &Context, target: &Target, notes: &Mutex<Notes>) -> Result<(), BackupError> {
+    let id = notes.lock().ok().and_then(|mut notes| notes.backup.take());
+    if let Some(id) = id {
+        context.repository.remove_unfinished(&target.name, &id).await?;
+    }
+    Ok(())
+}
+
+/// Connects, and checks everything that can be checked before a lock is taken.
+async fn prepare(
+    context: &Context,
+    target: &Target,
+    options: Options,
+    notes: &Mutex<Notes>,
+) -> Result<Prepared, BackupError> {
+    let guard = Session::connect(&target.connection, "backup guard", None).await?;
+    if guard.server_version_num() < OLDEST_SERVER {
+        return Err(BackupError::ServerTooOld {
+            on: guard.description().to_owned(),
+            version: guard.server_version().to_owned(),
+        });
+    }
+    pooler::refuse_transaction_pooler(&target.connection).await?;
+    let skew = facts::clock(&guard).await? - (context.clock)();
+    if let Ok(mut notes) = notes.lock() {
+        notes.clock_skew_seconds = Some(skew.as_seconds_f64());
+    }
+    let identity = facts::identity(&guard).await?;
+    let source = TargetIdentity {
+        // Where the service hides it, the name of the database has to do.
+        system_identifier: identity.system_identifier.clone().unwrap_or_default(),
+        database: target.connection.database().to_owned(),
+    };
+    let major = u32::try_from(guard.server_version_num() / 10_000).unwrap_or(0);
+    let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
+    take_advisory_lock(&guard, target).await?;
+    let lockable_tables = check_privileges(&guard, target).await?;
+    let other = options.other_identity;
+    context
+        .repository
+        .claim_target(&target.name, &source, other, (context.clock)())
+        .await?;
+    Ok(Prepared {
+        guard,
+        identity,
+        installation,
+        lockable_tables,
+    })
+}
+
+/// Names everything that cannot be read, or returns how many tables are to be locked.
+async fn check_privileges(guard: &Session, target: &Target) -> Result<u64, BackupError> {
+    let relations = crate::postgres::relations::list(guard).await?;
+    let wanted: Vec<_> = relations
+        .into_iter()
+        .filter(|relation| !plan::excluded(target, relation))
+        .collect();
+    let role = privileges::current_role(guard).await?;
+    let missing = privileges::missing(&wanted, &role, guard.server_version_num());
+    if missing.is_empty() {
+        return Ok(wanted.iter().filter(|relation| relation.lockable()).count() as u64);
+    }
+    Err(BackupError::Privileges {
+        role,
+        on: guard.description().to_owned(),
+        missing,
+    })
+}
+
+/// "ernf", so that the lock is not mistaken for one of the application's.
+const ADVISORY_CLASS: i32 = 0x6572_6e66;
+
+/// One backup of a target at a time, whoever runs it. The server releases it with the session.
+async fn take_advisory_lock(guard: &Session, target: &Target) -> Result<(), BackupError> {
+    let row = guard
+        .select_one(
+            "take the target's lock",
+            "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2)),
+                    (SELECT pg_catalog.string_agg('pid ' || l.pid || coalesce(' from ' || a.client_addr, ''), ', ')
+                       FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+                      WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.granted
+                        AND l.pid <> pg_catalog.pg_backend_pid())",
+            &[&ADVISORY_CLASS, &target.name.as_str()],
+        )
+        .await?;
+    if row.get::<_, bool>(0) {
+        return Ok(());
+    }
+    Err(BackupError::AlreadyRunning {
+        target: target.name.to_string(),
+        on: guard.description().to_owned(),
+        holder: row
+            .get::<_, Option<String>>(1)
+            .unwrap_or_else(|| "another session".to_owned()),
+    })
+}

@@ -1,0 +1,153 @@
+//! From rows to stored objects, with at most one object being stored while the next one is filled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::JoinHandle;
+
+use crate::model::backup_id::BackupId;
+use crate::model::contents::Chunk;
+use crate::model::manifest::Object;
+use crate::model::target_name::TargetName;
+use crate::ops::context::Progress;
+use crate::ops::script::{FinishedScript, ScriptWriter};
+use crate::postgres::copy_out::{Room, RowSink};
+use crate::repository::{Error as RepositoryError, Repository};
+
+use super::BackupError;
+
+/// What all sinks of one backup share.
+pub(super) struct Stock {
+    pub(super) repository: Arc<Repository>,
+    pub(super) progress: Arc<dyn Progress>,
+    pub(super) target: TargetName,
+    pub(super) id: BackupId,
+    pub(super) next_object: AtomicU64,
+    /// SET lines of each script.
+    pub(super) header: Vec<u8>,
+}
+
+/// What a sink has stored.
+#[derive(Default)]
+pub(super) struct Stored {
+    pub(super) objects: Vec<Object>,
+    pub(super) chunks: Vec<Chunk>,
+}
+
+/// How many rows go by between two words to the progress display.
+const ROWS_PER_REPORT: u64 = 4096;
+
+/// One worker's way into the repository.
+pub(super) struct Sink {
+    stock: Arc<Stock>,
+    writer: ScriptWriter,
+    storing: Option<JoinHandle<Result<Object, RepositoryError>>>,
+    storing_parts: Vec<(usize, crate::model::fingerprint::Fingerprint)>,
+    stored: Stored,
+    unreported: (u64, u64),
+}
+
+impl Sink {
+    pub(super) fn new(stock: Arc<Stock>) -> Self {
+        let writer = ScriptWriter::new(stock.header.clone());
+        Self {
+            stock,
+            writer,
+            storing: None,
+            storing_parts: Vec::new(),
+            stored: Stored::default(),
+            unreported: (0, 0),
+        }
+    }
+
+    pub(super) fn begin_table(&mut self, table: usize, load_statement: String) {
+        self.writer.begin_table(table, load_statement);
+    }
+
+    pub(super) fn end_table(&mut self) {
+        self.writer.end_table();
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let (rows, bytes) = std::mem::take(&mut self.unreported);
+        self.stock.progress.rows(rows, bytes);
+    }
+
+    async fn store(&mut self, script: FinishedScript) -> Result<(), BackupError> {
+        self.settle().await?;
+        let stock = Arc::clone(&self.stock);
+        let number = stock.next_object.fetch_add(1, Ordering::Relaxed);
+        self.storing_parts = script.parts;
+        self.storing = Some(tokio::spawn(async move {
+            let name = format!("data/{number}.sql.zst");
+            stock
+                .repository
+                .put_object(&stock.target, &stock.id, &name, script.bytes)
+                .await
+        }));
+        Ok(())
+    }
+
+    /// Waits for the object that is being stored.
+    async fn settle(&mut self) -> Result<(), BackupError> {
+        let Some(storing) = self.storing.take() else {
+            return Ok(());
+        };
+        let object = storing.await??;
+        let parts = std::mem::take(&mut self.storing_parts);
+        let chunk = |(table, fingerprint)| Chunk {
+            object: object.key.clone(),
+            table,
+            fingerprint,
+        };
+        self.stored.chunks.extend(parts.into_iter().map(chunk));
+        self.stored.objects.push(object);
+        Ok(())
+    }
+
+    /// Stores what is left.
+    pub(super) async fn finish(mut self) -> Result<Stored, BackupError> {
+        self.drain().await?;
+        self.settle().await?;
+        Ok(std::mem::take(&mut self.stored))
+    }
+}
+
+#[async_trait::async_trait]
+impl RowSink for Sink {
+    type Error = BackupError;
+
+    fn row(&mut self, row: &[u8]) -> Result<Room, BackupError> {
+        self.unreported.0 += 1;
+        self.unreported.1 += row.len() as u64 + 1;
+        if self.unreported.0 >= ROWS_PER_REPORT {
+            self.report();
+        }
+        let full = self
+            .writer
+            .row(row)
+            .map_err(|e| BackupError::Compress("the rows", e))?;
+        Ok(if full { Room::Full } else { Room::More })
+    }
+
+    async fn drain(&mut self) -> Result<(), BackupError> {
+        match self
+            .writer
+            .cut()
+            .map_err(|e| BackupError::Compress("the rows", e))?
+        {
+            Some(script) => self.store(script).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Sink {
+    /// A cancelled backup stores nothing more.
+    fn drop(&mut self) {
+        if let Some(storing) = &self.storing {
+            storing.abort();
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Comparing the schema of a copy with the backup's, as one pg_dump writes both.
+
+use std::time::Duration;
+
+use crate::model::schema_text::{self, SchemaDifference};
+use crate::model::verification::{Finding, Mismatch, Severity, Verification};
+use crate::ops::restore::RestoreError;
+use crate::ops::restore::build::{Backup, Destination};
+use crate::postgres::dump::{self, DumpRequest};
+
+/// Nobody else should be using the copy.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Dumps the copy's schema with the program that dumped the source's, and compares entry by entry.
+pub(super) async fn compare_schema(
+    backup: &Backup,
+    destination: &Destination,
+    verification: &mut Verification,
+) -> Result<(), RestoreError> {
+    let connection = destination.connection.for_child(&destination.directory)?;
+    let request = DumpRequest {
+        installation: &destination.installation,
+        connection: &connection,
+        on: &destination.on,
+        snapshot_name: None,
+        lock_timeout: LOCK_TIMEOUT,
+        exclude: Vec::new(),
+    };
+    let program = |error| RestoreError::Program {
+        error,
+        logged: None,
+        sqlstate: None,
+    };
+    let archive = dump::schema(&request).await.map_err(program)?;
+    let path = destination.directory.join("copy.dump");
+    tokio::fs::write(&path, archive.bytes)
+        .await
+        .map_err(|source| RestoreError::File {
+            tried: "write",
+            path: path.display().to_string(),
+            source,
+        })?;
+    let expected = dump::as_sql(
+        &destination.installation,
+        &destination.directory.join("schema.dump"),
+    )
+    .await;
+    let found = dump::as_sql(&destination.installation, &path)
+        .await
+        .map_err(program)?;
+    let expected = expected.map_err(program)?;
+    let same_major = backup.manifest.versions.pg_dump == destination.installation.version;
+    for difference in schema_text::compare(&expected, &found) {
+        report(difference, same_major, verification);
+    }
+    Ok(())
+}
+
+/// A difference between dumps of different programs proves nothing.
+fn report(difference: SchemaDifference, same_program: bool, verification: &mut Verification) {
+    let (entry, expected, found) = match difference {
+        SchemaDifference::Missing { entry } => (entry, "present".to_owned(), "missing".to_owned()),
+        SchemaDifference::Unexpected { entry } => (entry, "absent".to_owned(), "present".to_owned()),
+        SchemaDifference::Different {
+            entry,
+            expected,
+            found,
+        } => (entry, expected, found),
+        SchemaDifference::WrittenOtherwise { entry } => {
+            verification.findings.push(Finding {
+                severity: Severity::Info,
+                subject: entry,
+                message: "the same but for casts and parentheses".to_owned(),
+            });
+            return;
+        }
+    };
+    if same_program {
+        verification.mismatches.push(Mismatch {
+            kind: "schema object".to_owned(),
+            name: entry,
+            expected,
+            found,
+        });
+    } else {
+        verification.findings.push(Finding {
+            severity: Severity::Warning,
+            subject: entry,
+            message: format!(
+                "unknown whether it is the same, since another pg_dump wrote it: {expected} / {found}"
+            ),
+        });
+    }
+}

@@ -1,0 +1,57 @@
+//! What every use case needs: where backups live, where records go, who listens, when to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::{Error, Journal, Run, RunId, RunStart, Task};
+use crate::model::target_name::TargetName;
+use crate::repository::Repository;
+
+/// Hears how a run goes on. All methods may be called from several tasks.
+pub trait Progress: Send + Sync {
+    /// A phase begins.
+    fn phase(&self, name: &str);
+    /// So many bytes of rows are expected.
+    fn expect_bytes(&self, bytes: u64);
+    /// Rows have gone by.
+    fn rows(&self, rows: u64, bytes: u64);
+    /// Something a person should read.
+    fn note(&self, text: &str);
+}
+
+/// The surroundings of a run.
+#[derive(Clone)]
+pub struct Context {
+    pub repository: Arc<Repository>,
+    pub journal: Arc<Journal>,
+    /// Where the PostgreSQL programs are, if not where they usually are.
+    pub bin_dir: Option<PathBuf>,
+    pub progress: Arc<dyn Progress>,
+    /// The first signal: stop at the next safe point and clean up.
+    pub cancel: CancellationToken,
+    pub state_dir: PathBuf,
+    /// The wall clock; durations never come from it.
+    pub clock: fn() -> DateTime<Utc>,
+}
+
+impl Context {
+    /// Notes in the journal that a run has begun, so that a killed one is found.
+    pub(super) fn start_run(
+        &self,
+        task: Task,
+        target: &TargetName,
+        now: DateTime<Utc>,
+    ) -> Result<Run, Error> {
+        self.journal.start_run(RunStart {
+            id: RunId::new(now)?,
+            task,
+            target: target.clone(),
+            backup: None,
+            started_at: now,
+            pid: std::process::id(),
+        })
+    }
+}

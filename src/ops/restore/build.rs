@@ -1,0 +1,360 @@
+//! Making a database again: roles, schema, rows, indexes and constraints, the rest, statistics.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::contents::{Contents, DatabaseFacts, LoadStage};
+use crate::model::manifest::Manifest;
+use crate::ops::context::Context;
+use crate::ops::fault_point::pause;
+use crate::ops::phases::Phases;
+use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::dump::{self, Existing, RestoreRequest};
+use crate::postgres::identifier::{quote_identifier, quote_literal};
+use crate::postgres::programs::Installation;
+use crate::postgres::session::Session;
+
+use super::load::{self, Load};
+use super::marker::Marker;
+use super::{RestoreError, source};
+
+/// Where a backup is restored to.
+pub(in crate::ops) struct Destination {
+    /// To the database that is being made; it must exist and be empty by the time of the schema.
+    pub(in crate::ops) connection: ConnectionSettings,
+    pub(in crate::ops) on: String,
+    pub(in crate::ops) installation: Installation,
+    pub(in crate::ops) jobs: usize,
+    /// For the schema archive, which pg_restore wants as a file to work in parallel, and for its password file.
+    pub(in crate::ops) directory: PathBuf,
+    pub(in crate::ops) powers: Powers,
+    /// Only in a real restore.
+    pub(super) marker: Option<Marker>,
+}
+
+/// What the restoring role may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ops) enum Powers {
+    /// Ordinary event triggers and triggers are kept from firing.
+    Superuser,
+    Ordinary,
+}
+
+impl Powers {
+    /// Settings of pg_restore's sessions. What the source's database sets must not reach them.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Superuser => {
+                "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c session_replication_role=replica -c client_min_messages=warning"
+            }
+            Self::Ordinary => {
+                "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning"
+            }
+        }
+    }
+
+    /// The first statement of sessions that load rows or finish.
+    pub(in crate::ops) fn preparation(self) -> &'static str {
+        match self {
+            Self::Superuser => "SET session_replication_role = replica",
+            Self::Ordinary => "SELECT 1",
+        }
+    }
+}
+
+impl Destination {
+    pub(in crate::ops) fn new(
+        connection: ConnectionSettings,
+        installation: Installation,
+        jobs: usize,
+        directory: PathBuf,
+        powers: Powers,
+    ) -> Self {
+        let on = connection.describe();
+        Self {
+            connection,
+            on,
+            installation,
+            jobs,
+            directory,
+            powers,
+            marker: None,
+        }
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.directory.join("schema.dump")
+    }
+}
+
+/// A backup with its description read.
+pub(in crate::ops) struct Backup {
+    pub(in crate::ops) manifest: Manifest,
+    pub(in crate::ops) contents: Arc<Contents>,
+}
+
+/// Makes the roles of the backup where they are missing.
+pub(in crate::ops) async fn roles(
+    context: &Context,
+    backup: &Backup,
+    session: &Session,
+) -> Result<(), RestoreError> {
+    for statement in source::statements(&context.repository, &backup.manifest.roles).await? {
+        session.batch("make the roles", &statement).await?;
+    }
+    Ok(())
+}
+
+/// `CREATE DATABASE` with the source's encoding and locale.
+pub(in crate::ops) fn create_database_statement(
+    database: &DatabaseFacts,
+    name: &str,
+    server_version_num: i32,
+) -> String {
+    let mut sql = format!(
+        "CREATE DATABASE {} OWNER {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        quote_identifier(name),
+        quote_identifier(&database.owner),
+        quote_literal(&database.encoding),
+        quote_literal(&database.collate),
+        quote_literal(&database.ctype),
+    );
+    if server_version_num >= 150_000 {
+        sql.push_str(&format!(" LOCALE_PROVIDER {}", database.locale_provider));
+        match (database.locale_provider.as_str(), &database.locale) {
+            ("icu", Some(locale)) => sql.push_str(&format!(" ICU_LOCALE {}", quote_literal(locale))),
+            ("builtin", Some(locale)) => sql.push_str(&format!(" BUILTIN_LOCALE {}", quote_literal(locale))),
+            _ => {}
+        }
+        if let Some(rules) = &database.icu_rules {
+            sql.push_str(&format!(" ICU_RULES {}", quote_literal(rules)));
+        }
+    }
+    sql
+}
+
+/// The step that makes the tables, as pg_restore and the marker call it.
+pub(super) const PRE_DATA: &str = "pre-data";
+const POST_DATA: &str = "post-data";
+/// Noted before the step begins: from then on some of its objects may be there.
+const POST_DATA_BEGUN: &str = "post-data begun";
+
+/// Restores everything into the empty database, phase by phase.
+pub(in crate::ops) async fn restore(
+    context: &Context,
+    backup: &Backup,
+    destination: &Destination,
+    phases: &mut Phases<'_>,
+) -> Result<(), RestoreError> {
+    phases.begin("schema");
+    pause("restore-schema").await;
+    let archive = source::read(&context.repository, &backup.manifest.schema).await?;
+    let path = destination.archive();
+    tokio::fs::write(&path, archive)
+        .await
+        .map_err(|source| RestoreError::File {
+            tried: "write",
+            path: path.display().to_string(),
+            source,
+        })?;
+    let session = Session::connect(&destination.connection, "restore", None).await?;
+    session
+        .batch("prepare the connection", destination.powers.preparation())
+        .await?;
+    step(
+        destination,
+        &session,
+        PRE_DATA,
+        section(destination, PRE_DATA, 1, Existing::Error),
+    )
+    .await?;
+
+    phases.begin("data");
+    pause("restore-data").await;
+    context.progress.expect_bytes(backup.manifest.totals.bytes);
+    rows(context, backup, destination, LoadStage::BeforeIndexes).await?;
+
+    phases.begin("indexes");
+    pause("restore-indexes").await;
+    indexes(destination, &session).await?;
+
+    phases.begin("finish");
+    pause("restore-finish").await;
+    rows(context, backup, destination, LoadStage::AfterIndexes).await?;
+    step(
+        destination,
+        &session,
+        "large objects",
+        large_objects(context, backup, &session),
+    )
+    .await?;
+    for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
+        session.batch("set sequences and settings", &statement).await?;
+    }
+    refresh(&session, &backup.contents).await?;
+
+    phases.begin("analyze");
+    session.batch("analyze", "ANALYZE").await?;
+    Ok(())
+}
+
+/// Does a step unless the marker says that it is done, and notes it.
+async fn step(
+    destination: &Destination,
+    session: &Session,
+    name: &str,
+    work: impl Future<Output = Result<(), RestoreError>>,
+) -> Result<(), RestoreError> {
+    if destination.marker.is_some() && Marker::has(session, name).await? {
+        return Ok(());
+    }
+    work.await?;
+    if destination.marker.is_some() {
+        Marker::note(session, name).await?;
+    }
+    Ok(())
+}
+
+/// Builds indexes and constraints. When an earlier try broke in the middle, what it has built is kept; the comparison of
+/// the schema at the end proves that nothing is missing.
+async fn indexes(destination: &Destination, session: &Session) -> Result<(), RestoreError> {
+    let mut existing = Existing::Error;
+    if destination.marker.is_some() {
+        if Marker::has(session, POST_DATA_BEGUN).await? {
+            existing = Existing::Keep;
+        }
+        Marker::note(session, POST_DATA_BEGUN).await?;
+    }
+    let jobs = destination.jobs;
+    step(
+        destination,
+        session,
+        POST_DATA,
+        section(destination, POST_DATA, jobs, existing),
+    )
+    .await
+}
+
+async fn section(
+    destination: &Destination,
+    section: &str,
+    jobs: usize,
+    existing: Existing,
+) -> Result<(), RestoreError> {
+    let connection = destination.connection.for_child(&destination.directory)?;
+    let archive = destination.archive();
+    let request = RestoreRequest {
+        installation: &destination.installation,
+        connection: &connection,
+        on: &destination.on,
+        archive: &archive,
+        section,
+        jobs,
+        existing,
+        options: destination.powers.options(),
+    };
+    dump::restore_section(&request)
+        .await
+        .map_err(|error| RestoreError::Program {
+            error,
+            logged: None,
+            sqlstate: None,
+        })
+}
+
+async fn rows(
+    context: &Context,
+    backup: &Backup,
+    destination: &Destination,
+    stage: LoadStage,
+) -> Result<(), RestoreError> {
+    let load = Load {
+        repository: Arc::clone(&context.repository),
+        progress: Arc::clone(&context.progress),
+        connection: destination.connection.clone(),
+        contents: Arc::clone(&backup.contents),
+        stage,
+        preparation: destination.powers.preparation(),
+        marker: destination.marker.clone(),
+    };
+    load::load(load, &backup.manifest.data, destination.jobs).await
+}
+
+/// All large objects in one transaction: a broken restore has none of them.
+async fn large_objects(context: &Context, backup: &Backup, session: &Session) -> Result<(), RestoreError> {
+    if backup.manifest.large_objects.is_empty() {
+        return Ok(());
+    }
+    session.batch("begin", "BEGIN").await?;
+    for object in &backup.manifest.large_objects {
+        for statement in source::statements(&context.repository, object).await? {
+            session.batch("restore the large objects", &statement).await?;
+        }
+    }
+    session.batch("commit", "COMMIT").await?;
+    Ok(())
+}
+
+/// Refreshes the materialised views that were populated. One that reads another has to wait for it: so it goes in
+/// rounds, and ends when a round brings nothing new.
+async fn refresh(session: &Session, contents: &Contents) -> Result<(), RestoreError> {
+    let mut left: Vec<String> = contents
+        .materialized_views
+        .iter()
+        .filter(|view| view.populated)
+        .map(|view| crate::postgres::identifier::qualified(&view.schema, &view.name))
+        .collect();
+    while !left.is_empty() {
+        let mut failed = Vec::new();
+        let mut reason = None;
+        for name in &left {
+            match session
+                .batch(
+                    &format!("refresh {name}"),
+                    &format!("REFRESH MATERIALIZED VIEW {name}"),
+                )
+                .await
+            {
+                Ok(()) => {}
+                // Object not in prerequisite state: it reads a view that is not populated yet.
+                Err(error) if error.sqlstate() == Some("55000") => {
+                    reason = Some(error.to_string());
+                    failed.push(name.clone());
+                }
+                Err(error) if error.is_environment() => return Err(error.into()),
+                Err(error) => return Err(RestoreError::Refresh(error.to_string())),
+            }
+        }
+        if failed.len() == left.len() {
+            return Err(RestoreError::Refresh(reason.unwrap_or_default()));
+        }
+        left = failed;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_made_with_the_locale_of_its_source() {
+        let mut facts: DatabaseFacts = serde_json::from_value(serde_json::json!({
+            "name": "shop", "owner": "o\"x", "bootstrap_role": "postgres", "encoding": "UTF8",
+            "locale_provider": "libc", "collate": "de_DE.UTF-8", "ctype": "C", "locale": null, "icu_rules": null,
+            "collation_version": null, "server_version": "15.1", "server_version_num": 150001,
+            "shared_preload_libraries": "", "size_bytes": 1, "settings": [], "acl": null, "comment": null
+        }))
+        .unwrap();
+        assert_eq!(
+            create_database_statement(&facts, "shop", 140_000),
+            "CREATE DATABASE \"shop\" OWNER \"o\"\"x\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'de_DE.UTF-8' LC_CTYPE 'C'"
+        );
+        facts.locale_provider = "icu".into();
+        facts.locale = Some("de-AT".into());
+        assert!(
+            create_database_statement(&facts, "shop", 150_000)
+                .ends_with("LOCALE_PROVIDER icu ICU_LOCALE 'de-AT'")
+        );
+    }
+}

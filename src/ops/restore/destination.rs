@@ -1,0 +1,136 @@
+//! The database of a real restore: whether it is empty, and emptying what a broken restore of ours left.
+
+use crate::postgres::error::Error;
+use crate::postgres::identifier::quote_identifier;
+use crate::postgres::session::Session;
+
+use super::marker::SCHEMA;
+
+/// Roles by which managed services own what is in every database of theirs. What they own is no user's object.
+const PLATFORM_ROLES: &str = include_str!("platform_roles.txt");
+
+/// How many objects a refusal names.
+const NAMED: usize = 5;
+
+/// Objects that are neither the system's, nor an extension's, nor the platform's, nor the marker.
+const USER_OBJECTS: &str = "
+    WITH member AS (SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
+    place AS (SELECT oid, nspname FROM pg_catalog.pg_namespace
+               WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', $2)),
+    object(classid, oid, owner, name) AS (
+        SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid, n.oid, n.nspowner, 'schema ' || n.nspname
+          FROM pg_catalog.pg_namespace n JOIN place USING (oid) WHERE n.nspname <> 'public'
+        UNION ALL
+        SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, c.relowner, place.nspname || '.' || c.relname
+          FROM pg_catalog.pg_class c JOIN place ON place.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+        UNION ALL
+        SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, p.proowner,
+               'function ' || place.nspname || '.' || p.proname
+          FROM pg_catalog.pg_proc p JOIN place ON place.oid = p.pronamespace
+        UNION ALL
+        SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typowner, 'type ' || place.nspname || '.' || t.typname
+          FROM pg_catalog.pg_type t JOIN place ON place.oid = t.typnamespace WHERE t.typtype IN ('d', 'e', 'r')
+        UNION ALL
+        SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, m.oid, m.lomowner, 'large object ' || m.oid
+          FROM pg_catalog.pg_largeobject_metadata m
+        UNION ALL
+        SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, p.pubowner, 'publication ' || p.pubname
+          FROM pg_catalog.pg_publication p)
+    SELECT o.name FROM object o JOIN pg_catalog.pg_roles r ON r.oid = o.owner
+     WHERE NOT r.rolname::text = ANY ($1)
+       AND NOT EXISTS (SELECT FROM member WHERE member.classid = o.classid AND member.objid = o.oid)
+     ORDER BY 1";
+
+/// Names the user's objects, if there are any: the first few, and how many more.
+pub(super) async fn user_objects(session: &Session) -> Result<Option<String>, Error> {
+    let platform: Vec<&str> = PLATFORM_ROLES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let rows = session
+        .select(
+            "see whether the database is empty",
+            USER_OBJECTS,
+            &[&platform, &SCHEMA],
+        )
+        .await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let named: Vec<String> = rows.iter().take(NAMED).map(|row| row.get(0)).collect();
+    let more = rows.len().saturating_sub(NAMED);
+    let more = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    Ok(Some(format!("{}{more}", named.join(", "))))
+}
+
+/// Statements that remove everything which is not the system's or the platform's, the marker excepted.
+const EMPTYING: &[&str] = &[
+    "SELECT 'DROP EVENT TRIGGER ' || quote_ident(evtname) || ' CASCADE' FROM pg_catalog.pg_event_trigger e
+      JOIN pg_catalog.pg_roles r ON r.oid = e.evtowner WHERE NOT r.rolname::text = ANY ($1)",
+    "SELECT 'DROP PUBLICATION ' || quote_ident(pubname) || ' CASCADE' FROM pg_catalog.pg_publication p
+      JOIN pg_catalog.pg_roles r ON r.oid = p.pubowner WHERE NOT r.rolname::text = ANY ($1)",
+    "SELECT 'DROP EXTENSION ' || quote_ident(extname) || ' CASCADE' FROM pg_catalog.pg_extension e
+      JOIN pg_catalog.pg_roles r ON r.oid = e.extowner
+     WHERE extname <> 'plpgsql' AND NOT r.rolname::text = ANY ($1)
+       AND NOT EXISTS (SELECT FROM ernstfall_restore.step WHERE name = 'had extension ' || extname)",
+    "SELECT 'DROP SERVER ' || quote_ident(srvname) || ' CASCADE' FROM pg_catalog.pg_foreign_server s
+      JOIN pg_catalog.pg_roles r ON r.oid = s.srvowner WHERE NOT r.rolname::text = ANY ($1)",
+    "SELECT 'DROP FOREIGN DATA WRAPPER ' || quote_ident(fdwname) || ' CASCADE'
+       FROM pg_catalog.pg_foreign_data_wrapper f JOIN pg_catalog.pg_roles r ON r.oid = f.fdwowner
+      WHERE NOT r.rolname::text = ANY ($1) AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = f.oid
+               AND d.classid = 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass)",
+    "SELECT 'DROP SCHEMA ' || quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace n
+      JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+     WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'ernstfall_restore')
+       AND NOT r.rolname::text = ANY ($1)",
+    "SELECT 'SELECT pg_catalog.lo_unlink(' || oid || ')' FROM pg_catalog.pg_largeobject_metadata
+      WHERE $1::text[] IS NOT NULL",
+];
+
+/// Empties the database. Only where the marker stands: then it was empty before, and what is there is ours.
+pub(super) async fn empty(session: &Session) -> Result<(), Error> {
+    let platform: Vec<&str> = PLATFORM_ROLES
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    let had_public = session
+        .select_one(
+            "look for the schema public",
+            "SELECT pg_catalog.to_regnamespace('public') IS NOT NULL",
+            &[],
+        )
+        .await?
+        .get::<_, bool>(0);
+    for query in EMPTYING {
+        let rows = session
+            .select("list what the broken restore left", query, &[&platform])
+            .await?;
+        for row in rows {
+            session
+                .batch("remove what the broken restore left", row.get(0))
+                .await?;
+        }
+    }
+    if had_public {
+        let everybody = if session.server_version_num() >= 150_000 {
+            "ALTER SCHEMA public OWNER TO pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC"
+        } else {
+            "GRANT ALL ON SCHEMA public TO PUBLIC"
+        };
+        let statement = format!(
+            "CREATE SCHEMA IF NOT EXISTS public; {everybody}; COMMENT ON SCHEMA public IS 'standard public schema'"
+        );
+        session.batch("make the schema public anew", &statement).await?;
+    }
+    let sql = format!(
+        "DELETE FROM {}.step WHERE name NOT LIKE 'backup %' AND name NOT LIKE 'had extension %'",
+        quote_identifier(SCHEMA)
+    );
+    session.batch("reset the marker", &sql).await
+}

@@ -1,0 +1,196 @@
+//! Loading the rows: one data object at a time in each of several connections, nothing staged on disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use crate::model::contents::{Chunk, Contents, LoadStage};
+use crate::model::manifest::Object;
+use crate::ops::context::Progress;
+use crate::ops::fault_point::pause;
+use crate::ops::script::{Piece, ScriptReader};
+use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::copy_in;
+use crate::postgres::copy_out::Source;
+use crate::postgres::identifier::Quoting;
+use crate::postgres::session::Session;
+use crate::repository::Repository;
+
+use super::RestoreError;
+use super::marker::Marker;
+
+/// What the loading connections share.
+pub(super) struct Load {
+    pub(super) repository: Arc<Repository>,
+    pub(super) progress: Arc<dyn Progress>,
+    pub(super) connection: ConnectionSettings,
+    pub(super) contents: Arc<Contents>,
+    pub(super) stage: LoadStage,
+    /// Statements to run once in each connection.
+    pub(super) preparation: &'static str,
+    /// In a real restore: the objects that are in, each noted in the transaction that loaded it.
+    pub(super) marker: Option<Marker>,
+}
+
+/// Loads all objects that hold rows of the stage.
+pub(super) async fn load(load: Load, objects: &[Object], jobs: usize) -> Result<(), RestoreError> {
+    let mut by_object: BTreeMap<&str, Vec<Chunk>> = BTreeMap::new();
+    for chunk in &load.contents.chunks {
+        by_object.entry(&chunk.object).or_default().push(chunk.clone());
+    }
+    let done = match &load.marker {
+        Some(marker) => marker.loaded_objects(load.stage).await?,
+        None => Default::default(),
+    };
+    let of_stage = |chunks: &Vec<Chunk>| {
+        chunks
+            .iter()
+            .any(|chunk| load.contents.tables[chunk.table].load == load.stage)
+    };
+    let queue: VecDeque<(Object, Vec<Chunk>)> = objects
+        .iter()
+        .filter(|object| !done.contains(&object.key))
+        .filter_map(|object| Some((object.clone(), by_object.get(object.key.as_str())?.clone())))
+        .filter(|(_, chunks)| of_stage(chunks))
+        .collect();
+    let jobs = jobs.clamp(1, queue.len().max(1));
+    let (load, queue) = (Arc::new(load), Arc::new(Mutex::new(queue)));
+    let mut workers = JoinSet::new();
+    for _ in 0..jobs {
+        workers.spawn(worker(Arc::clone(&load), Arc::clone(&queue)));
+    }
+    while let Some(result) = workers.join_next().await {
+        result??;
+    }
+    Ok(())
+}
+
+type Queue = Mutex<VecDeque<(Object, Vec<Chunk>)>>;
+
+async fn worker(load: Arc<Load>, queue: Arc<Queue>) -> Result<(), RestoreError> {
+    let encoding = &load.contents.database.encoding;
+    let session = Session::connect(&load.connection, "restore", Some(encoding)).await?;
+    session.batch("prepare the connection", load.preparation).await?;
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some((object, chunks)) = next else {
+            return Ok(());
+        };
+        pause("before-object").await;
+        load_object(&load, &session, &object, &chunks).await?;
+    }
+}
+
+/// Loads one object in one transaction: all of it or nothing.
+async fn load_object(
+    load: &Load,
+    session: &Session,
+    object: &Object,
+    chunks: &[Chunk],
+) -> Result<(), RestoreError> {
+    let bytes = load.repository.read_object(object).await?;
+    let damaged = |what: String| RestoreError::Damaged {
+        object: object.key.clone(),
+        what,
+    };
+    let mut reader = ScriptReader::new(bytes).map_err(|error| damaged(error.to_string()))?;
+    let mut next_piece = || reader.next_piece().map_err(|error| damaged(error.to_string()));
+    session.batch("begin", "BEGIN").await?;
+    for chunk in chunks {
+        let table = &load.contents.tables[chunk.table];
+        let statement = load_statement(&load.contents, chunk.table);
+        match next_piece()? {
+            Some(Piece::Copy(found)) if found == statement => {}
+            other => {
+                return Err(damaged(format!(
+                    "`{statement}` was expected, found {}",
+                    describe(&other)
+                )));
+            }
+        }
+        let wanted = table.load == load.stage;
+        let copy = if wanted {
+            Some(copy_in::begin(session, &statement).await?)
+        } else {
+            None
+        };
+        let loaded = load_rows(load, copy, &mut next_piece).await?;
+        if wanted && loaded != Some(chunk.fingerprint.rows) {
+            return Err(RestoreError::RowsLost {
+                table: table.display_name(),
+                loaded: loaded.unwrap_or(0),
+                expected: chunk.fingerprint.rows,
+            });
+        }
+    }
+    if let Some(piece) = next_piece()? {
+        return Err(damaged(format!(
+            "more than the contents say: {}",
+            describe(&Some(piece))
+        )));
+    }
+    if load.marker.is_some() {
+        session
+            .batch("note the object", &Marker::note_object(load.stage, &object.key))
+            .await?;
+    }
+    session.batch("commit", "COMMIT").await?;
+    Ok(())
+}
+
+/// Sends the rows up to the end of the block, or passes over them. Returns how many the server took.
+async fn load_rows(
+    load: &Load,
+    copy: Option<copy_in::CopyIn>,
+    next_piece: &mut impl FnMut() -> Result<Option<Piece>, RestoreError>,
+) -> Result<Option<u64>, RestoreError> {
+    let mut copy = copy;
+    loop {
+        match next_piece()? {
+            Some(Piece::Rows(rows)) => {
+                if let Some(copy) = &mut copy {
+                    let bytes = rows.len() as u64;
+                    let count = memchr::memchr_iter(b'\n', &rows).count() as u64;
+                    copy.send(rows).await?;
+                    load.progress.rows(count, bytes);
+                }
+            }
+            // The reader itself reports rows without an end.
+            _ => {
+                return match copy {
+                    Some(copy) => Ok(Some(copy.finish().await?)),
+                    None => Ok(None),
+                };
+            }
+        }
+    }
+}
+
+/// The statement that stands before a table's rows.
+fn load_statement(contents: &Contents, table: usize) -> String {
+    let table = &contents.tables[table];
+    let quoting = match contents.database.encoding.as_str() {
+        "UTF8" | "SQL_ASCII" => Quoting::Utf8,
+        _ => Quoting::AsciiOnly,
+    };
+    Source {
+        oid: 0,
+        schema: table.schema.clone(),
+        name: table.name.clone(),
+        columns: table.columns.clone(),
+        condition: None,
+        pages: None,
+        quoting,
+    }
+    .load_statement()
+}
+
+fn describe(piece: &Option<Piece>) -> String {
+    match piece {
+        None => "the end".to_owned(),
+        Some(Piece::Copy(statement)) => format!("`{statement}`"),
+        Some(Piece::Rows(_)) => "rows".to_owned(),
+        Some(Piece::EndOfRows) => "the end of rows".to_owned(),
+    }
+}

@@ -1,0 +1,102 @@
+//! The marker of a real restore: a schema in the destination that says what is done, so that a broken restore can go on.
+//!
+//! It is made only in an empty database; so whatever else is there while it stands was made by the restore.
+
+use std::collections::BTreeSet;
+
+use crate::model::backup_id::BackupId;
+use crate::model::contents::LoadStage;
+use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::error::Error;
+use crate::postgres::identifier::quote_literal;
+use crate::postgres::session::Session;
+
+/// The schema's name; reserved, so that nobody's schema is taken for it.
+pub(super) const SCHEMA: &str = "ernstfall_restore";
+
+/// A marker in the database behind a connection.
+#[derive(Clone)]
+pub(super) struct Marker {
+    pub(super) connection: ConnectionSettings,
+}
+
+impl Marker {
+    /// Which backup a broken restore was restoring, if there is a marker.
+    pub(super) async fn find(session: &Session) -> Result<Option<String>, Error> {
+        let sql = format!("SELECT pg_catalog.to_regclass('{SCHEMA}.step') IS NOT NULL");
+        if !session
+            .select_one("look for the marker", &sql, &[])
+            .await?
+            .get::<_, bool>(0)
+        {
+            return Ok(None);
+        }
+        let sql = format!("SELECT name FROM {SCHEMA}.step WHERE name LIKE 'backup %'");
+        let rows = session.select("read the marker", &sql, &[]).await?;
+        Ok(rows
+            .first()
+            .map(|row| row.get::<_, String>(0).trim_start_matches("backup ").to_owned()))
+    }
+
+    /// Makes the marker.
+    pub(super) async fn create(session: &Session, backup: &BackupId) -> Result<(), Error> {
+        let sql = format!(
+            "BEGIN; CREATE SCHEMA {SCHEMA}; CREATE TABLE {SCHEMA}.step (name text PRIMARY KEY); \
+             COMMENT ON SCHEMA {SCHEMA} IS 'a restore by ernstfall that has not ended'; \
+             INSERT INTO {SCHEMA}.step VALUES ('backup {backup}'); COMMIT"
+        );
+        session.batch("make the marker", &sql).await
+    }
+
+    pub(super) async fn remove(session: &Session) -> Result<(), Error> {
+        session
+            .batch(
+                "remove the marker",
+                &format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"),
+            )
+            .await
+    }
+
+    /// Whether a step is done.
+    pub(super) async fn has(session: &Session, step: &str) -> Result<bool, Error> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {SCHEMA}.step WHERE name = $1)");
+        Ok(session
+            .select_one("read the marker", &sql, &[&step])
+            .await?
+            .get(0))
+    }
+
+    pub(super) async fn note(session: &Session, step: &str) -> Result<(), Error> {
+        let sql = format!(
+            "INSERT INTO {SCHEMA}.step VALUES ({}) ON CONFLICT DO NOTHING",
+            quote_literal(step)
+        );
+        session.batch("write the marker", &sql).await
+    }
+
+    /// The statement that notes an object, for the transaction that loads it.
+    pub(super) fn note_object(stage: LoadStage, key: &str) -> String {
+        format!(
+            "INSERT INTO {SCHEMA}.step VALUES ({})",
+            quote_literal(&step_of(stage, key))
+        )
+    }
+
+    /// Keys of the objects that are in already.
+    pub(super) async fn loaded_objects(&self, stage: LoadStage) -> Result<BTreeSet<String>, Error> {
+        let session = Session::connect(&self.connection, "restore", None).await?;
+        let sql = format!("SELECT name FROM {SCHEMA}.step");
+        let rows = session.select("read the marker", &sql, &[]).await?;
+        let prefix = step_of(stage, "");
+        let key =
+            |row: &tokio_postgres::Row| row.get::<_, String>(0).strip_prefix(&prefix).map(str::to_owned);
+        Ok(rows.iter().filter_map(key).collect())
+    }
+}
+
+fn step_of(stage: LoadStage, key: &str) -> String {
+    match stage {
+        LoadStage::BeforeIndexes => format!("object {key}"),
+        LoadStage::AfterIndexes => format!("late object {key}"),
+    }
+}

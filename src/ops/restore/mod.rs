@@ -1,0 +1,106 @@
+//! Restore: the same code for a restore test and for the real thing.
+//!
+//! - [`source`](self::source) chooses a backup and reads its parts.
+//! - [`build`](self::build) makes the database again, phase by phase.
+//! - [`load`](self::load) loads the rows.
+//! - [`lacks`](self::lacks) finds what is missing before anything is touched.
+//! - [`real`](self::real) is the command `restore`, with its marker.
+
+pub(super) mod build;
+pub(super) mod lacks;
+mod destination;
+mod load;
+mod marker;
+mod real;
+pub(super) mod source;
+
+use crate::model::record::Verdict;
+use crate::postgres::ChildError;
+use crate::postgres::error::{Error as PostgresError, ErrorKind};
+use crate::postgres::programs::ProgramsError;
+use crate::repository::{Error as RepositoryError, ReadError};
+use crate::scratch::ScratchError;
+
+pub use real::{Broken, Options, Plan, plan, restore};
+pub use source::Choice;
+
+/// Why a restore did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("there is no backup of {0} in {1}: take one with `ernstfall backup {0}`")]
+    NoBackup(String, String),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    #[error("{object} is damaged: {what}")]
+    Damaged { object: String, what: String },
+    #[error("the plan found what is missing: {}", .0.join("; "))]
+    Lacking(Vec<String>),
+    #[error(transparent)]
+    Child(#[from] ChildError),
+    #[error(transparent)]
+    Programs(#[from] ProgramsError),
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
+    /// pg_restore failed; the server's log said with which SQLSTATE, where it could be read.
+    #[error("{error}{}", .logged.as_ref().map(|logged| format!(" (server log: {logged})")).unwrap_or_default())]
+    Program {
+        error: PostgresError,
+        logged: Option<String>,
+        sqlstate: Option<String>,
+    },
+    #[error("{table}: {loaded} rows were loaded, and the backup holds {expected}")]
+    RowsLost {
+        table: String,
+        loaded: u64,
+        expected: u64,
+    },
+    #[error("materialised views could not be refreshed: {0}")]
+    Refresh(String),
+    #[error("{tried} {path}")]
+    File {
+        tried: &'static str,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Refused(String),
+    #[error("a task of the restore ended unexpectedly")]
+    Task(#[from] tokio::task::JoinError),
+    #[error("cancelled by a signal")]
+    Cancelled,
+}
+
+impl RestoreError {
+    /// Whether the backup is bad, or only this attempt to restore it.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Read(error) if error.means_bad_backup() => Verdict::Failed,
+            Self::Repository(RepositoryError::Unreadable { .. }) => Verdict::Failed,
+            Self::Damaged { .. } | Self::RowsLost { .. } | Self::Refresh(_) => Verdict::Failed,
+            Self::Postgres(error) => blame(error.kind(), error.sqlstate()),
+            Self::Program { error, sqlstate, .. } => blame(error.kind(), sqlstate.as_deref()),
+            _ => Verdict::CouldNotRun,
+        }
+    }
+}
+
+/// SQLSTATE classes that speak of the server and its surroundings, not of what was sent to it:
+/// connection, resources, operator intervention, system.
+const ENVIRONMENT_CLASSES: &[&str] = &["08", "53", "57", "58"];
+
+fn blame(kind: ErrorKind, sqlstate: Option<&str>) -> Verdict {
+    match sqlstate {
+        Some(state) if ENVIRONMENT_CLASSES.iter().any(|class| state.starts_with(class)) => {
+            Verdict::CouldNotRun
+        }
+        Some(_) => Verdict::Failed,
+        None if matches!(kind, ErrorKind::Connection | ErrorKind::Authentication) => Verdict::CouldNotRun,
+        // A program that failed without the server having logged anything: it could not even begin.
+        None => Verdict::CouldNotRun,
+    }
+}

@@ -1,0 +1,82 @@
+//! Choosing a backup, and reading its parts.
+
+use chrono::{DateTime, Utc};
+
+use crate::model::backup_id::BackupId;
+use crate::model::contents::Contents;
+use crate::model::manifest::{Manifest, Object};
+use crate::model::target_name::TargetName;
+use crate::ops::script;
+use crate::repository::Repository;
+
+use super::RestoreError;
+
+/// Which backup is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    Newest,
+    Exactly(BackupId),
+    /// The newest whose recovery point is not after this.
+    Before(DateTime<Utc>),
+}
+
+/// Finds the backup in the repository.
+pub(in crate::ops) async fn locate(
+    repository: &Repository,
+    target: &TargetName,
+    choice: &Choice,
+) -> Result<Manifest, RestoreError> {
+    let missing = || RestoreError::NoBackup(target.to_string(), repository.location());
+    match choice {
+        Choice::Exactly(id) => Ok(repository.manifest(target, id).await?),
+        Choice::Newest => repository.newest(target).await?.ok_or_else(missing),
+        Choice::Before(time) => repository.newest_before(target, *time).await?.ok_or_else(missing),
+    }
+}
+
+/// Reads a small object whole, checked against its size and SHA-256.
+pub(in crate::ops) async fn read(repository: &Repository, object: &Object) -> Result<Vec<u8>, RestoreError> {
+    let bytes = repository.read_object(object).await?;
+    script::decompress(&bytes).map_err(|error| RestoreError::Damaged {
+        object: object.key.clone(),
+        what: error.to_string(),
+    })
+}
+
+/// Reads the description of what is in the backup.
+pub(in crate::ops) async fn contents(
+    repository: &Repository,
+    manifest: &Manifest,
+) -> Result<Contents, RestoreError> {
+    let text = read(repository, &manifest.contents).await?;
+    let contents: Contents = serde_json::from_slice(&text).map_err(|error| RestoreError::Damaged {
+        object: manifest.contents.key.clone(),
+        what: error.to_string(),
+    })?;
+    let known = |chunk: &crate::model::contents::Chunk| {
+        chunk.table < contents.tables.len() && manifest.data.iter().any(|object| object.key == chunk.object)
+    };
+    match contents.chunks.iter().find(|chunk| !known(chunk)) {
+        Some(chunk) => Err(RestoreError::Damaged {
+            object: manifest.contents.key.clone(),
+            what: format!("it names {}, which the manifest does not", chunk.object),
+        }),
+        None => Ok(contents),
+    }
+}
+
+/// Reads a script whose every line is a statement, or a comment.
+pub(in crate::ops) async fn statements(
+    repository: &Repository,
+    object: &Object,
+) -> Result<Vec<String>, RestoreError> {
+    let text = String::from_utf8(read(repository, object).await?).map_err(|error| RestoreError::Damaged {
+        object: object.key.clone(),
+        what: error.to_string(),
+    })?;
+    Ok(text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("--"))
+        .map(str::to_owned)
+        .collect())
+}

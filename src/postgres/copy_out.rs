@@ -1,0 +1,284 @@
+//! Reading a table's rows as COPY text.
+
+use futures_util::{StreamExt, pin_mut};
+
+use crate::model::contents::Column;
+
+use super::error::{Error, ErrorKind};
+use super::identifier::Quoting;
+use super::session::Session;
+
+/// Where the rows of one table come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    pub columns: Vec<Column>,
+    /// Which rows, as SQL (`WHERE …`).
+    pub condition: Option<String>,
+    /// Half-open range of pages; the last range of a table has no end, since pages may be added at any time.
+    pub pages: Option<(u32, Option<u32>)>,
+    pub quoting: Quoting,
+}
+
+impl Source {
+    fn table(&self) -> String {
+        self.quoting.qualified(&self.schema, &self.name)
+    }
+
+    fn column_list(&self) -> String {
+        let names: Vec<String> = self
+            .columns
+            .iter()
+            .map(|c| self.quoting.identifier(&c.name))
+            .collect();
+        names.join(", ")
+    }
+
+    /// ` WHERE …` for the rows wanted, or nothing.
+    fn restriction(&self) -> String {
+        match (&self.pages, &self.condition) {
+            (Some((from, to)), _) => {
+                let end = to
+                    .map(|page| format!(" AND ctid < '({page},0)'"))
+                    .unwrap_or_default();
+                format!(" WHERE ctid >= '({from},0)'{end}")
+            }
+            (None, Some(condition)) => format!(" {condition}"),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The COPY statement that sends the rows.
+    pub fn copy_statement(&self) -> String {
+        if self.pages.is_some() || self.condition.is_some() {
+            // ONLY: a parent would return its children's rows as well.
+            let (columns, table) = (self.column_list(), self.table());
+            return format!(
+                "COPY (SELECT {columns} FROM ONLY {table}{}) TO STDOUT",
+                self.restriction()
+            );
+        }
+        format!(
+            "COPY {}{} TO STDOUT",
+            self.table(),
+            in_parentheses(&self.column_list())
+        )
+    }
+
+    /// The COPY statement that loads the rows, as it stands in a stored script.
+    pub fn load_statement(&self) -> String {
+        format!(
+            "COPY {}{} FROM stdin;",
+            self.table(),
+            in_parentheses(&self.column_list())
+        )
+    }
+
+    /// Locks the table in the open transaction, or is refused at once.
+    fn lock_statement(&self) -> String {
+        format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE NOWAIT", self.table())
+    }
+}
+
+/// A table without columns is copied without a list: `()` is no SQL.
+fn in_parentheses(columns: &str) -> String {
+    if columns.is_empty() {
+        String::new()
+    } else {
+        format!(" ({columns})")
+    }
+}
+
+/// Whether a sink can take more rows at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    More,
+    /// `drain` is to be awaited before the next row.
+    Full,
+}
+
+/// Takes in rows, one by one and without their line feeds.
+///
+/// Taking a row is synchronous, since there are millions; only `drain` may wait.
+#[async_trait::async_trait]
+pub trait RowSink: Send {
+    type Error: Send;
+
+    fn row(&mut self, row: &[u8]) -> Result<Room, Self::Error>;
+
+    async fn drain(&mut self) -> Result<(), Self::Error>;
+}
+
+/// Why the rows of a table did not arrive.
+#[derive(Debug)]
+pub enum CopyError<S> {
+    /// DDL waits for the table: whoever holds a lock on it already can still read.
+    LockRefused,
+    /// The table was truncated or rewritten after the snapshot.
+    Moved,
+    Server(Error),
+    Sink(S),
+}
+
+impl<S> From<Error> for CopyError<S> {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+/// Whether the storage has to be compared with the snapshot's, since nobody locked the table before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageCheck {
+    HeldByExporter,
+    CompareWithSnapshot,
+}
+
+/// Opens a short transaction: lock first, adopt the snapshot second.
+pub async fn begin<S>(
+    session: &Session,
+    source: &Source,
+    snapshot_name: &str,
+    check: StorageCheck,
+) -> Result<(), CopyError<S>> {
+    let statements = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}; SET TRANSACTION SNAPSHOT '{snapshot_name}'",
+        source.lock_statement()
+    );
+    let begun = session
+        .batch(&format!("adopt the snapshot for {}", source.table()), &statements)
+        .await;
+    match begun {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::LockTimeout => {
+            session.batch("roll back", "ROLLBACK").await?;
+            return Err(CopyError::LockRefused);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if check == StorageCheck::CompareWithSnapshot {
+        let sql = "SELECT relfilenode = pg_catalog.pg_relation_filenode(oid)
+                     FROM pg_catalog.pg_class WHERE oid = $1";
+        let rows = session
+            .select("compare the table's storage", sql, &[&source.oid])
+            .await?;
+        if rows.first().and_then(|row| row.get::<_, Option<bool>>(0)) != Some(true) {
+            return Err(CopyError::Moved);
+        }
+    }
+    Ok(())
+}
+
+/// Ends the transaction that `begin` opened.
+pub async fn commit(session: &Session) -> Result<(), Error> {
+    session.batch("commit", "COMMIT").await
+}
+
+/// Streams the rows into the sink and returns how many there were. The session's transaction is the caller's.
+pub async fn copy<S: RowSink>(
+    session: &Session,
+    source: &Source,
+    sink: &mut S,
+) -> Result<u64, CopyError<S::Error>> {
+    let tried = || format!("read {}", source.table());
+    let stream = session.copy_out(&source.copy_statement()).await;
+    let stream = stream.map_err(|e| Error::query(tried(), session.description(), e))?;
+    pin_mut!(stream);
+    let mut rows = 0;
+    // The server sends one message a row, but the protocol does not promise it.
+    let mut incomplete: Vec<u8> = Vec::new();
+    while let Some(message) = stream.next().await {
+        let message = message.map_err(|e| Error::query(tried(), session.description(), e))?;
+        let mut rest: &[u8] = &message;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let room = if incomplete.is_empty() {
+                sink.row(&rest[..end])
+            } else {
+                incomplete.extend_from_slice(&rest[..end]);
+                let room = sink.row(&incomplete);
+                incomplete.clear();
+                room
+            };
+            if room.map_err(CopyError::Sink)? == Room::Full {
+                sink.drain().await.map_err(CopyError::Sink)?;
+            }
+            rows += 1;
+            rest = &rest[end + 1..];
+        }
+        incomplete.extend_from_slice(rest);
+    }
+    if incomplete.is_empty() {
+        Ok(rows)
+    } else {
+        Err(Error::unexpected(
+            tried(),
+            session.description(),
+            "the rows ended in the middle of a row",
+        )
+        .into())
+    }
+}
+
+/// How many rows the server itself counts in the snapshot.
+pub async fn count(session: &Session, source: &Source) -> Result<u64, Error> {
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM ONLY {}{}",
+        source.table(),
+        source.restriction()
+    );
+    let rows = session
+        .select_text(&format!("count the rows of {}", source.table()), &sql)
+        .await?;
+    let count = rows
+        .first()
+        .and_then(|row| row.get(0))
+        .and_then(|text| text.parse().ok());
+    count.ok_or_else(|| Error::unexpected("count rows", session.description(), "no number came back"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(columns: &[&str]) -> Source {
+        let column = |name: &&str| Column {
+            name: (*name).into(),
+            type_name: "integer".into(),
+        };
+        Source {
+            oid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            columns: columns.iter().map(column).collect(),
+            condition: None,
+            pages: None,
+            quoting: Quoting::Utf8,
+        }
+    }
+
+    #[test]
+    fn a_table_without_columns_is_copied_without_a_list() {
+        assert_eq!(source(&[]).copy_statement(), r#"COPY "public"."t" TO STDOUT"#);
+        assert_eq!(source(&[]).load_statement(), r#"COPY "public"."t" FROM stdin;"#);
+        assert_eq!(
+            source(&["a", "b"]).copy_statement(),
+            r#"COPY "public"."t" ("a", "b") TO STDOUT"#
+        );
+    }
+
+    #[test]
+    fn the_last_range_has_no_end_and_children_stay_out() {
+        let mut source = source(&["a"]);
+        source.pages = Some((8, Some(16)));
+        assert_eq!(
+            source.copy_statement(),
+            r#"COPY (SELECT "a" FROM ONLY "public"."t" WHERE ctid >= '(8,0)' AND ctid < '(16,0)') TO STDOUT"#
+        );
+        source.pages = Some((16, None));
+        assert_eq!(
+            source.copy_statement(),
+            r#"COPY (SELECT "a" FROM ONLY "public"."t" WHERE ctid >= '(16,0)') TO STDOUT"#
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! The schema, as the stock pg_dump writes it.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::model::contents::NotCovered;
+
+use super::child::ChildConnection;
+use super::error::{Error, ErrorKind};
+use super::programs::Installation;
+
+/// A schema archive in pg_dump's custom format, without compression.
+pub struct SchemaArchive {
+    pub bytes: Vec<u8>,
+    pub not_covered: Vec<NotCovered>,
+}
+
+/// What to dump, and from where.
+pub struct DumpRequest<'a> {
+    pub installation: &'a Installation,
+    pub connection: &'a ChildConnection,
+    /// What the error messages call the server.
+    pub on: &'a str,
+    pub snapshot_name: Option<&'a str>,
+    /// How long pg_dump may wait for a lock; without it, it waits for ever behind a queued ALTER TABLE.
+    pub lock_timeout: Duration,
+    /// Whole tables left out, by schema and name.
+    pub exclude: Vec<(String, String)>,
+}
+
+const TRIED: &str = "dump the schema";
+
+/// Runs `pg_dump --schema-only`. Every warning becomes *not covered* or fails the dump.
+///
+/// The child is killed when the future is dropped.
+pub async fn schema(request: &DumpRequest<'_>) -> Result<SchemaArchive, Error> {
+    let mut command = Command::new(request.installation.directory.join("pg_dump"));
+    command
+        .args([
+            "--schema-only",
+            "--format=custom",
+            "--compress=0",
+            "--no-password",
+        ])
+        .arg(format!(
+            "--lock-wait-timeout={}",
+            request.lock_timeout.as_millis()
+        ));
+    if let Some(snapshot) = request.snapshot_name {
+        command.arg(format!("--snapshot={snapshot}"));
+    }
+    for (schema, name) in &request.exclude {
+        command.arg(format!("--exclude-table={}", pattern(schema, name)));
+    }
+    request.connection.apply(&mut command);
+    let output = run(command, request.on).await?;
+    let not_covered = judge_warnings(&output.1, request.on)?;
+    Ok(SchemaArchive {
+        bytes: output.0,
+        not_covered,
+    })
+}
+
+/// A pg_dump pattern that means just this name: inside quotes nothing is special but the quote.
+fn pattern(schema: &str, name: &str) -> String {
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    format!("{}.{}", quoted(schema), quoted(name))
+}
+
+async fn run(mut command: Command, on: &str) -> Result<(Vec<u8>, String), Error> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = command
+        .output()
+        .await
+        .map_err(|source| Error::program("pg_dump", on, &source))?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        return Ok((output.stdout, errors));
+    }
+    let kind = if errors.contains("lock timeout") || errors.contains("could not obtain lock") {
+        ErrorKind::LockTimeout
+    } else {
+        ErrorKind::Other
+    };
+    let reason = format!("pg_dump ended with {}: {}", output.status, errors.trim());
+    Err(Error::new(
+        TRIED,
+        on,
+        kind,
+        reason,
+        "see what pg_dump says, and try again once that is mended",
+    ))
+}
+
+/// Sorts pg_dump's warnings: the known ones name what is left out, any other fails the backup.
+fn judge_warnings(errors: &str, on: &str) -> Result<Vec<NotCovered>, Error> {
+    let mut not_covered = Vec::new();
+    for line in errors.lines().filter(|line| line.contains("warning:")) {
+        if line.contains("subscriptions not dumped") {
+            not_covered.push(NotCovered {
+                kind: "subscriptions".into(),
+                name: "all".into(),
+                reason: "only a superuser may read them".into(),
+            });
+        } else {
+            let reason = format!("pg_dump warned, and this version does not know what was left out: {line}");
+            let hint = "mend the cause, or report it: a backup must not leave anything out in silence";
+            return Err(Error::new(TRIED, on, ErrorKind::Other, reason, hint));
+        }
+    }
+    Ok(not_covered)
+}
+
+/// Restores a section of a schema archive into the connection's database.
+pub struct RestoreRequest<'a> {
+    pub installation: &'a Installation,
+    pub connection: &'a ChildConnection,
+    pub on: &'a str,
+    pub archive: &'a Path,
+    /// `pre-data` or `post-data`.
+    pub section: &'a str,
+    pub jobs: usize,
+    pub existing: Existing,
+    /// Settings for its sessions (`PGOPTIONS`).
+    pub options: &'a str,
+}
+
+/// What to do about objects that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    Error,
+    /// An earlier try has made them.
+    Keep,
+}
+
+/// Every error is about something that exists already.
+fn only_existing(errors: &str) -> bool {
+    let is_error = |line: &&str| line.contains("ERROR:  ");
+    let exists = |line: &str| {
+        line.contains("already exists")
+            || line.contains("multiple primary keys")
+            || line.contains("already member")
+    };
+    errors.lines().any(|line| is_error(&line)) && errors.lines().filter(is_error).all(exists)
+}
+
+/// Runs pg_restore for one section and stops at its first error.
+///
+/// The child is killed when the future is dropped; what it had done by then stays in the database.
+pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> {
+    let mut command = Command::new(request.installation.directory.join("pg_restore"));
+    command.args(["--no-password", "--dbname="]);
+    if request.existing == Existing::Error {
+        command.arg("--exit-on-error");
+    }
+    command.arg(format!("--section={}", request.section));
+    if request.jobs > 1 {
+        command.arg(format!("--jobs={}", request.jobs));
+    }
+    command.arg(request.archive);
+    request.connection.apply(&mut command);
+    command.env("PGOPTIONS", request.options);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let output = command
+        .output()
+        .await
+        .map_err(|source| Error::program("pg_restore", request.on, &source))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() || (request.existing == Existing::Keep && only_existing(&errors)) {
+        return Ok(());
+    }
+    let reason = format!("pg_restore ended with {}: {}", output.status, errors.trim());
+    let tried = format!("restore the schema ({})", request.section);
+    Err(Error::new(
+        tried,
+        request.on,
+        ErrorKind::Other,
+        reason,
+        "see what the server says",
+    ))
+}
+
+/// The archive as SQL text, to be compared with another one's.
+pub async fn as_sql(installation: &Installation, archive: &Path) -> Result<String, Error> {
+    let mut command = Command::new(installation.directory.join("pg_restore"));
+    command.arg("--file=-").arg(archive).env("LC_ALL", "C");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let on = archive.display().to_string();
+    let output = command
+        .output()
+        .await
+        .map_err(|source| Error::program("pg_restore", &on, &source))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let hint = "the archive may be damaged: scrub the backup";
+        Err(Error::new(
+            "read the schema archive",
+            on,
+            ErrorKind::Other,
+            reason,
+            hint,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_exists_already_is_passed_over() {
+        let exists = "pg_restore: error: could not execute query: ERROR:  relation \"i\" already exists\n";
+        assert!(only_existing(exists));
+        assert!(!only_existing(&format!(
+            "{exists}pg_restore: error: could not execute query: ERROR:  disk full\n"
+        )));
+        assert!(!only_existing("pg_restore: error: connection to server failed\n"));
+    }
+
+    #[test]
+    fn a_known_warning_names_what_is_left_out_and_an_unknown_one_fails() {
+        let known = "pg_dump: warning: subscriptions not dumped because current user is not a superuser\n";
+        assert_eq!(judge_warnings(known, "db").unwrap()[0].kind, "subscriptions");
+        assert!(judge_warnings("pg_dump: warning: something new\n", "db").is_err());
+        assert!(judge_warnings("", "db").unwrap().is_empty());
+    }
+}

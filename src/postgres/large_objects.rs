@@ -1,0 +1,157 @@
+//! Large objects: data, owner, grants and comment, as SQL.
+
+use crate::model::contents::LargeObjects;
+
+use super::error::Error;
+use super::identifier::{quote_identifier, quote_literal};
+use super::session::Session;
+
+/// Large objects are read and written in pieces of this size: one piece, as hexadecimal text, fits any buffer.
+const PIECE_BYTES: i32 = 1 << 20;
+/// A script is full from here on.
+const SCRIPT_BYTES: usize = 16 << 20;
+
+/// One large object, without its data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LargeObject {
+    pub oid: u32,
+    pub owner: String,
+    /// Grants as SQL, or `None` for the default ones.
+    pub grants: Option<Vec<String>>,
+    pub comment: Option<String>,
+}
+
+/// Lists the large objects in the session's snapshot.
+pub async fn list(session: &Session) -> Result<Vec<LargeObject>, Error> {
+    let sql = "SELECT m.oid, pg_catalog.pg_get_userbyid(m.lomowner)::text,
+                      CASE WHEN m.lomacl IS NOT NULL THEN
+                          (SELECT coalesce(pg_catalog.array_agg(
+                               pg_catalog.format('%s ON LARGE OBJECT %s TO %s%s', x.privilege_type, m.oid,
+                                   CASE WHEN x.grantee = 0 THEN 'PUBLIC'
+                                        ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END,
+                                   CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+                               ORDER BY x.grantee, x.privilege_type), '{}')
+                             FROM pg_catalog.aclexplode(m.lomacl) AS x) END,
+                      pg_catalog.obj_description(m.oid, 'pg_largeobject')
+                 FROM pg_catalog.pg_largeobject_metadata m ORDER BY m.oid";
+    let rows = session.select("list the large objects", sql, &[]).await?;
+    let large_object = |row: &tokio_postgres::Row| LargeObject {
+        oid: row.get(0),
+        owner: row.get(1),
+        grants: row.get(2),
+        comment: row.get(3),
+    };
+    Ok(rows.iter().map(large_object).collect())
+}
+
+/// SQL that makes large objects again: one statement a line.
+pub struct Script {
+    header: Vec<u8>,
+    text: Vec<u8>,
+    keeping: bool,
+}
+
+impl Script {
+    pub fn new(header: Vec<u8>) -> Self {
+        Self {
+            text: header.clone(),
+            header,
+            keeping: true,
+        }
+    }
+
+    /// Keeps nothing: for when only the summary is wanted.
+    pub fn discarding() -> Self {
+        Self {
+            text: Vec::new(),
+            header: Vec::new(),
+            keeping: false,
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= SCRIPT_BYTES
+    }
+
+    /// The script so far; the next one begins.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::replace(&mut self.text, self.header.clone())
+    }
+
+    fn line(&mut self, statement: &str) {
+        if self.keeping {
+            self.text.extend_from_slice(statement.as_bytes());
+            self.text.push(b'\n');
+        }
+    }
+}
+
+/// Reads one large object, adds it to the script and to the summary.
+pub async fn read(
+    session: &Session,
+    large_object: &LargeObject,
+    script: &mut Script,
+    summary: &mut LargeObjects,
+) -> Result<(), Error> {
+    let LargeObject {
+        oid,
+        owner,
+        grants,
+        comment,
+    } = large_object;
+    summary.count += 1;
+    let owner_name = quote_identifier(owner);
+    script.line(&format!("SELECT pg_catalog.lo_create({oid});"));
+    script.line(&format!("ALTER LARGE OBJECT {oid} OWNER TO {owner_name};"));
+    if let Some(grants) = grants {
+        script.line(&format!(
+            "REVOKE ALL ON LARGE OBJECT {oid} FROM PUBLIC, {owner_name};"
+        ));
+        grants
+            .iter()
+            .for_each(|grant| script.line(&format!("GRANT {grant};")));
+    }
+    if let Some(comment) = comment {
+        script.line(&format!(
+            "COMMENT ON LARGE OBJECT {oid} IS {};",
+            quote_literal(comment)
+        ));
+    }
+    summary
+        .fingerprint
+        .add_row(format!("{oid}\t{owner}\t{grants:?}\t{comment:?}").as_bytes());
+    let mut offset: i64 = 0;
+    loop {
+        let row = session
+            .select_one(
+                &format!("read large object {oid}"),
+                "SELECT pg_catalog.lo_get($1, $2, $3)",
+                &[oid, &offset, &PIECE_BYTES],
+            )
+            .await?;
+        let piece: &[u8] = row.get(0);
+        if !piece.is_empty() {
+            summary.bytes += piece.len() as u64;
+            summary
+                .fingerprint
+                .add_row(&[format!("{oid}\t{offset}\t").as_bytes(), piece].concat());
+            script.line(&format!(
+                "SELECT pg_catalog.lo_put({oid}, {offset}, '\\x{}');",
+                hexadecimal(piece)
+            ));
+        }
+        if piece.len() < PIECE_BYTES as usize {
+            return Ok(());
+        }
+        offset += i64::from(PIECE_BYTES);
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}

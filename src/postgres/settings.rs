@@ -1,0 +1,63 @@
+//! Settings, owner and comment stored with a database, as SQL for whatever the copy is called.
+
+use crate::model::contents::DatabaseFacts;
+
+use super::identifier::{quote_identifier, quote_literal};
+use super::roles::setting_value;
+
+/// Statements to run in the copy. They name no database: the copy may be called otherwise.
+pub fn statements(database: &DatabaseFacts) -> Vec<String> {
+    let mut statements = Vec::new();
+    for setting in &database.settings {
+        let assignment = format!(
+            "SET {} TO {}",
+            quote_identifier(&setting.name),
+            setting_value(&setting.name, &setting.value)
+        );
+        statements.push(match &setting.role {
+            None => in_this_database("ALTER DATABASE %I ", &assignment),
+            Some(role) => in_this_database(
+                &format!("ALTER ROLE {} IN DATABASE %I ", escape(&quote_identifier(role))),
+                &assignment,
+            ),
+        });
+    }
+    if let Some(comment) = &database.comment {
+        statements.push(in_this_database(
+            "COMMENT ON DATABASE %I IS ",
+            &quote_literal(comment),
+        ));
+    }
+    statements
+}
+
+/// A per cent sign is special to `format`.
+fn escape(text: &str) -> String {
+    text.replace('%', "%%")
+}
+
+/// Runs `head` with the current database's name for `%I`, followed by `tail`.
+fn in_this_database(head: &str, tail: &str) -> String {
+    let mut tag = "$ernstfall$".to_owned();
+    while head.contains(&tag) || tail.contains(&tag) {
+        tag.insert(tag.len() - 1, '_');
+    }
+    format!(
+        "DO {tag} BEGIN EXECUTE pg_catalog.format({}, pg_catalog.current_database()); END {tag};",
+        quote_literal(&format!("{head}{}", escape(tail)))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_per_cent_sign_in_a_value_stays_what_it_is() {
+        assert_eq!(
+            in_this_database("ALTER DATABASE %I ", "SET \"application_name\" TO '100%'"),
+            "DO $ernstfall$ BEGIN EXECUTE pg_catalog.format('ALTER DATABASE %I SET \"application_name\" TO ''100%%''', \
+             pg_catalog.current_database()); END $ernstfall$;"
+        );
+    }
+}

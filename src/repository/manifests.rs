@@ -1,0 +1,297 @@
+//! Which backups exist, and what their manifests say. A manifest is checked before it is believed: whoever
+//! can write to the repository must not make us read or delete anything outside the target's backups.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::model::backup_id::BackupId;
+use crate::model::manifest::{FORMAT, Manifest};
+use crate::model::target_name::TargetName;
+use crate::repository::{Error, Repository, format_of, keys, to_json};
+use crate::store::Key;
+
+/// Reads under way at once: enough to hide a bucket's latency, few enough to be polite.
+const READS_AT_ONCE: usize = 16;
+
+/// The backups of one target.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Manifests {
+    /// By recovery point, the newest last.
+    pub readable: Vec<Manifest>,
+    /// Stored where manifests are, and of no use.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A manifest that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    pub key: Key,
+    pub reason: String,
+}
+
+impl Manifests {
+    pub fn newest(&self) -> Option<&Manifest> {
+        self.readable.last()
+    }
+
+    /// The newest one whose recovery point is not after this moment.
+    pub fn newest_before(&self, moment: DateTime<Utc>) -> Option<&Manifest> {
+        let mut newest_first = self.readable.iter().rev();
+        newest_first.find(|manifest| manifest.recovery_point.at <= moment)
+    }
+}
+
+impl Repository {
+    /// Every backup of the target; what cannot be read is told apart, what cannot be reached is an error.
+    pub async fn manifests(&self, target: &TargetName) -> Result<Manifests, Error> {
+        let listed = self.store.list(&keys::manifests_folder(target)).await?;
+        let read: Vec<(Key, Option<Bytes>)> = stream::iter(listed)
+            .map(|object| async move {
+                let bytes = self.find(&object.key).await?;
+                Ok::<_, Error>((object.key, bytes))
+            })
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut manifests = Manifests::default();
+        for (key, bytes) in read {
+            // Pruned since it was listed.
+            let Some(bytes) = bytes else { continue };
+            match read_manifest(target, &key, &bytes) {
+                Ok(manifest) => manifests.readable.push(manifest),
+                Err(reason) => manifests.unreadable.push(Unreadable { key, reason }),
+            }
+        }
+        manifests.readable.sort_by_key(recovery_order);
+        Ok(manifests)
+    }
+
+    pub async fn manifest(&self, target: &TargetName, id: &BackupId) -> Result<Manifest, Error> {
+        let key = keys::manifest_key(target, id);
+        let Some(bytes) = self.find(&key).await? else {
+            return Err(Error::NoBackup {
+                target: target.clone(),
+                id: id.clone(),
+            });
+        };
+        read_manifest(target, &key, &bytes).map_err(|reason| Error::Unreadable {
+            key: key.to_string(),
+            location: self.location(),
+            reason,
+        })
+    }
+
+    /// The backup with the newest recovery point that can be read.
+    pub async fn newest(&self, target: &TargetName) -> Result<Option<Manifest>, Error> {
+        Ok(self.manifests(target).await?.newest().cloned())
+    }
+
+    /// The newest backup whose recovery point is not after this moment.
+    pub async fn newest_before(
+        &self,
+        target: &TargetName,
+        moment: DateTime<Utc>,
+    ) -> Result<Option<Manifest>, Error> {
+        Ok(self.manifests(target).await?.newest_before(moment).cloned())
+    }
+
+    /// Makes the backup exist: the last thing that a backup does.
+    ///
+    /// Not retried: an error may come from a put that did succeed, and only a look at the repository tells.
+    pub async fn put_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
+        let key = keys::manifest_key(&manifest.target, &manifest.id);
+        if let Some(reason) = fault(&manifest.target, &manifest.id, manifest) {
+            return Err(Error::Unreadable {
+                key: key.to_string(),
+                location: self.location(),
+                reason,
+            });
+        }
+        self.put_or_compare(&key, to_json(&key, manifest)?).await
+    }
+}
+
+fn recovery_order(manifest: &Manifest) -> (DateTime<Utc>, BackupId) {
+    (manifest.recovery_point.at, manifest.id.clone())
+}
+
+fn read_manifest(target: &TargetName, key: &Key, bytes: &[u8]) -> Result<Manifest, String> {
+    let Some(id) = keys::id_of_manifest_key(target, key) else {
+        return Err("its name is no backup id".to_owned());
+    };
+    let format = format_of(bytes)?;
+    if format > u64::from(FORMAT) {
+        return Err(format!(
+            "it has format {format}, and this version reads up to {FORMAT}: update ernstfall"
+        ));
+    }
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|fault| fault.to_string())?;
+    match fault(target, &id, &manifest) {
+        None => Ok(manifest),
+        Some(reason) => Err(reason),
+    }
+}
+
+/// What is wrong with a manifest, if anything.
+fn fault(target: &TargetName, id: &BackupId, manifest: &Manifest) -> Option<String> {
+    if manifest.format != FORMAT {
+        return Some(format!(
+            "it has format {}, which there never was",
+            manifest.format
+        ));
+    }
+    if manifest.target != *target || manifest.id != *id {
+        return Some(format!(
+            "it describes backup {} of target `{}` and does not belong here",
+            manifest.id, manifest.target
+        ));
+    }
+    let folder = keys::backups_folder(target);
+    for object in manifest.objects() {
+        match Key::new(object.key.as_str()) {
+            Err(invalid) => return Some(invalid.to_string()),
+            Ok(key) if !key.is_in(&folder) => {
+                return Some(format!(
+                    "it names the object `{key}`, which is not among the target's backups"
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::test_support::{id, manifest, memory_repository, target, time};
+    use crate::store::{ErrorKind, Operation, Store};
+
+    #[tokio::test]
+    async fn backups_are_sorted_by_recovery_point_and_found_by_it() {
+        let (repository, _) = memory_repository().await;
+        for number in [2, 0, 1] {
+            repository.put_manifest(&manifest(number)).await.unwrap();
+        }
+        let ids: Vec<BackupId> = repository
+            .manifests(&target())
+            .await
+            .unwrap()
+            .readable
+            .iter()
+            .map(|m| m.id.clone())
+            .collect();
+        assert_eq!(ids, [id(0), id(1), id(2)]);
+        assert_eq!(repository.newest(&target()).await.unwrap().unwrap().id, id(2));
+        let before = |moment| {
+            let repository = repository.clone();
+            async move {
+                repository
+                    .newest_before(&target(), moment)
+                    .await
+                    .unwrap()
+                    .map(|m| m.id)
+            }
+        };
+        let second = manifest(1).recovery_point.at;
+        assert_eq!(before(second).await, Some(id(1)));
+        assert_eq!(before(second - chrono::TimeDelta::seconds(1)).await, Some(id(0)));
+        assert_eq!(before(time(-100_000)).await, None);
+        assert!(matches!(
+            repository.manifest(&target(), &id(7)).await,
+            Err(Error::NoBackup { .. })
+        ));
+        assert_eq!(repository.manifest(&target(), &id(1)).await.unwrap(), manifest(1));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_believed_is_told_apart_and_hides_no_other_backup() {
+        let (repository, faulty) = memory_repository().await;
+        repository.put_manifest(&manifest(0)).await.unwrap();
+        let hostile = |change: fn(&mut Manifest)| {
+            let mut manifest = manifest(9);
+            change(&mut manifest);
+            serde_json::to_vec(&manifest).unwrap()
+        };
+        let bad = [
+            b"{".to_vec(),
+            br#"{"format": 2}"#.to_vec(),
+            hostile(|manifest| manifest.format = 0),
+            hostile(|manifest| manifest.id = id(3)),
+            hostile(|manifest| manifest.target = "other".parse().unwrap()),
+            hostile(|manifest| manifest.data[0].key = "../../etc/passwd".to_owned()),
+            hostile(|manifest| manifest.data[0].key = "targets/other/backups/x".to_owned()),
+            hostile(|manifest| manifest.contents.key = "targets/shop/manifests/x.json".to_owned()),
+        ];
+        let number_of_bad = bad.len();
+        for (number, bytes) in bad.into_iter().enumerate() {
+            let key = keys::manifest_key(&target(), &id(if number < 3 { 20 + number as i64 } else { 9 }));
+            faulty.delete(&key).await.unwrap();
+            faulty.put_new(&key, Bytes::from(bytes)).await.unwrap();
+            let manifests = repository.manifests(&target()).await.unwrap();
+            assert_eq!(manifests.readable, [manifest(0)], "bad manifest {number}");
+            assert!(
+                manifests
+                    .unreadable
+                    .iter()
+                    .any(|unreadable| unreadable.key == key),
+                "{number}"
+            );
+        }
+        assert!(number_of_bad > 0);
+        faulty
+            .put_new(
+                &Key::new("targets/shop/manifests/notes.txt").unwrap(),
+                Bytes::from("x"),
+            )
+            .await
+            .unwrap();
+        let manifests = repository.manifests(&target()).await.unwrap();
+        assert!(
+            manifests
+                .unreadable
+                .iter()
+                .any(|unreadable| unreadable.reason.contains("no backup id"))
+        );
+        assert!(
+            manifests
+                .unreadable
+                .iter()
+                .any(|unreadable| unreadable.reason.contains("update ernstfall"))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_store_that_cannot_be_reached_is_no_empty_repository() {
+        let (repository, faulty) = memory_repository().await;
+        repository.put_manifest(&manifest(0)).await.unwrap();
+        for operation in [Operation::List, Operation::Get] {
+            faulty.fail_nth(operation, 1, ErrorKind::PermissionDenied);
+            assert!(matches!(
+                repository.manifests(&target()).await,
+                Err(Error::Store(_))
+            ));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_put_once_and_a_lost_answer_is_settled_by_looking() {
+        let (repository, faulty) = memory_repository().await;
+        let mut changed = manifest(0);
+        changed.totals.rows += 1;
+        repository.put_manifest(&manifest(0)).await.unwrap();
+        repository.put_manifest(&manifest(0)).await.unwrap();
+        assert!(matches!(
+            repository.put_manifest(&changed).await,
+            Err(Error::Conflict { .. })
+        ));
+        let puts = faulty.calls(Operation::Put);
+        faulty.fail_nth(Operation::Put, 1, ErrorKind::Transient);
+        assert!(repository.put_manifest(&manifest(1)).await.is_err());
+        assert_eq!(faulty.calls(Operation::Put), puts + 1);
+        let mut hostile = manifest(2);
+        hostile.data[0].key = "/etc/passwd".to_owned();
+        assert!(repository.put_manifest(&hostile).await.is_err());
+    }
+}

@@ -1,0 +1,215 @@
+//! Which objects make a backup, and which backups exist: a backup exists if and only if its manifest does.
+//!
+//! Objects are added and removed, never changed. What is read back is checked before it is believed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::model::manifest::FORMAT;
+use crate::store::random::random_hexadecimal;
+use crate::store::{self, Key, Store};
+
+pub mod keys;
+pub mod error;
+pub mod targets;
+pub mod manifests;
+pub mod objects;
+pub mod records;
+#[cfg(test)]
+pub(crate) mod test_support;
+
+pub use error::{Error, ReadError};
+pub use manifests::{Manifests, Unreadable};
+pub use objects::sha256_hex;
+pub use targets::{OtherIdentity, TargetIdentity};
+
+/// A repository that is there and that this version understands.
+#[derive(Clone)]
+pub struct Repository {
+    store: Arc<dyn Store>,
+    id: String,
+}
+
+/// `ernstfall.json`: what the repository says of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Description {
+    format: u32,
+    id: String,
+    created_at: DateTime<Utc>,
+}
+
+/// Read before the rest, so that a newer format is named and not called damage.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u64,
+}
+
+impl Repository {
+    /// Opens the repository in this store; fails with a next step where there is none.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self, Error> {
+        match store.get(&keys::repository_key()).await {
+            Ok(bytes) => {
+                let id = read_description(&bytes, &store.describe())?.id;
+                Ok(Self { store, id })
+            }
+            Err(error) if error.is_not_found() => Err(Error::NoRepository {
+                location: store.describe(),
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the repository in this store, and makes it at first use. Of two who make it at once, one wins.
+    pub async fn open_or_create(store: Arc<dyn Store>, now: DateTime<Utc>) -> Result<Self, Error> {
+        match Self::open(store.clone()).await {
+            Err(Error::NoRepository { .. }) => {}
+            opened => return opened,
+        }
+        let description = Description {
+            format: FORMAT,
+            id: random_hexadecimal::<16>().map_err(Error::Random)?,
+            created_at: now,
+        };
+        let key = keys::repository_key();
+        match store.put_new(&key, to_json(&key, &description)?).await {
+            Err(error) if !error.is_already_exists() => Err(error.into()),
+            _ => Self::open(store).await,
+        }
+    }
+
+    /// What tells this repository from every other, wherever it is moved.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where it is, for messages.
+    pub fn location(&self) -> String {
+        self.store.describe()
+    }
+
+    /// Creates an object; equal bytes stored already are as good, for a put whose answer was lost.
+    async fn put_or_compare(&self, key: &Key, bytes: Bytes) -> Result<(), Error> {
+        match self.store.put_new(key, bytes.clone()).await {
+            Err(error) if error.is_already_exists() => {}
+            result => return Ok(result?),
+        }
+        if self.store.get(key).await? == bytes {
+            Ok(())
+        } else {
+            Err(Error::Conflict {
+                key: key.to_string(),
+                location: self.location(),
+            })
+        }
+    }
+
+    /// The object, or nothing where there is none.
+    async fn find(&self, key: &Key) -> Result<Option<Bytes>, store::Error> {
+        match self.store.get(key).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn read_description(bytes: &[u8], location: &str) -> Result<Description, Error> {
+    let foreign = |reason: String| Error::Foreign {
+        location: location.to_owned(),
+        reason,
+    };
+    let format = format_of(bytes).map_err(|reason| foreign(format!("`ernstfall.json`: {reason}")))?;
+    if format > u64::from(FORMAT) {
+        return Err(Error::NewerFormat {
+            what: format!("the repository at {location}"),
+            found: format,
+            known: FORMAT,
+        });
+    }
+    let description: Description =
+        serde_json::from_slice(bytes).map_err(|fault| foreign(format!("`ernstfall.json`: {fault}")))?;
+    let is_id = description.id.len() == 32 && description.id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if description.format != FORMAT || !is_id {
+        return Err(foreign("`ernstfall.json` has no valid format and id".to_owned()));
+    }
+    Ok(description)
+}
+
+/// The format that a JSON object says it has, or why it says none.
+fn format_of(bytes: &[u8]) -> Result<u64, String> {
+    serde_json::from_slice::<FormatOnly>(bytes)
+        .map(|only| only.format)
+        .map_err(|fault| fault.to_string())
+}
+
+/// Indented, and with a line feed at the end: these files are read by people too.
+fn to_json<T: Serialize>(key: &Key, value: &T) -> Result<Bytes, Error> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|source| Error::Encode {
+        what: key.to_string(),
+        source,
+    })?;
+    bytes.push(b'\n');
+    Ok(Bytes::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::test_support::time;
+    use crate::store::memory::Memory;
+
+    async fn store_with(description: &'static str) -> Arc<dyn Store> {
+        let store = Arc::new(Memory::new());
+        store
+            .put_new(&keys::repository_key(), Bytes::from(description))
+            .await
+            .unwrap();
+        store
+    }
+
+    #[tokio::test]
+    async fn a_repository_is_made_once_and_keeps_its_id() {
+        let store: Arc<dyn Store> = Arc::new(Memory::new());
+        let message = Repository::open(store.clone()).await.err().unwrap().to_string();
+        assert!(
+            message.contains("no repository at memory: take a first backup"),
+            "{message}"
+        );
+        let (one, other) = tokio::join!(
+            Repository::open_or_create(store.clone(), time(0)),
+            Repository::open_or_create(store.clone(), time(1)),
+        );
+        let id = one.unwrap().id().to_owned();
+        assert_eq!(other.unwrap().id(), id);
+        assert_eq!(Repository::open(store).await.unwrap().id(), id);
+        assert_eq!(id.len(), 32);
+    }
+
+    #[tokio::test]
+    async fn a_newer_format_is_refused_by_name_and_a_foreign_file_as_such() {
+        let newer = store_with(r#"{"format": 7, "anything": true}"#).await;
+        let message = Repository::open_or_create(newer, time(0))
+            .await
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            message.contains("format 7") && message.contains("update ernstfall"),
+            "{message}"
+        );
+        for foreign in [
+            "",
+            "hello",
+            "[]",
+            "{}",
+            r#"{"format": 1}"#,
+            r#"{"format": 0, "id": "x", "created_at": "2026-01-01T00:00:00Z"}"#,
+        ] {
+            let opened = Repository::open_or_create(store_with(foreign).await, time(0)).await;
+            assert!(matches!(opened, Err(Error::Foreign { .. })), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Files that are either there, whole and on the disk, or not there at all.
+//!
+//! Everything is written under a temporary name first, in a folder of the same file system. What a dead
+//! process left there is harmless: nothing reads it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::store::random::random_hexadecimal;
+
+/// A written and synced file that has no lasting name yet; dropped without one, it is removed.
+pub(crate) struct Temporary {
+    path: PathBuf,
+    file: File,
+}
+
+impl Temporary {
+    /// Writes the bytes to a new file in the folder, which is made when missing.
+    pub(crate) fn write(folder: &Path, bytes: &[u8]) -> io::Result<Self> {
+        make_directories(folder)?;
+        let path = folder.join(format!("{}-{}", std::process::id(), random_hexadecimal::<8>()?));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let mut temporary = Self { path, file };
+        temporary.file.write_all(bytes)?;
+        temporary.file.sync_all()?;
+        Ok(temporary)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the file its name; `AlreadyExists` when that is taken.
+    pub(crate) fn publish_new(self, path: &Path) -> io::Result<()> {
+        match std::fs::hard_link(&self.path, path) {
+            Err(error) if has_no_hard_links(&error) => rename_new(&self.path, path)?,
+            linked => linked?,
+        }
+        sync_directory(parent(path))
+    }
+
+    /// Gives the file its name in place of whatever has it, and hands it over still open.
+    pub(crate) fn publish_over(self, path: &Path) -> io::Result<File> {
+        std::fs::rename(&self.path, path)?;
+        sync_directory(parent(path))?;
+        self.file.try_clone()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already when it was renamed; otherwise the worst is a leftover that nothing reads.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Creates a file with these bytes, whole and durable; `AlreadyExists` when there is one.
+pub(crate) fn write_new(temporary_folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Temporary::write(temporary_folder, bytes)?.publish_new(path)
+}
+
+/// Puts a file with these bytes in the place of the old one, at once and durably.
+pub(crate) fn write_over(temporary_folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    Temporary::write(temporary_folder, bytes)?.publish_over(path)?;
+    Ok(())
+}
+
+/// Makes the directory and those above it, for the owner only and durably.
+pub(crate) fn make_directories(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    make_directories(parent(path))?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => sync_directory(parent(path)),
+        // Another writer was quicker.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        // Some network and user-space file systems know no sync of a directory, and need none.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        result => result,
+    }
+}
+
+/// The directory that holds the path; a bare name lies in the working directory.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+fn has_no_hard_links(error: &io::Error) -> bool {
+    [libc::EPERM, libc::EOPNOTSUPP, libc::ENOSYS]
+        .into_iter()
+        .any(|code| error.raw_os_error() == Some(code))
+}
+
+/// For file systems without hard links: the other call that never replaces.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    Ok(renameat2(
+        AT_FDCWD,
+        from,
+        AT_FDCWD,
+        to,
+        RenameFlags::RENAME_NOREPLACE,
+    )?)
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn rename_new(_from: &Path, _to: &Path) -> io::Result<()> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this file system has no hard links; use another one",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_file_never_replaces_one_and_leaves_no_temporary_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let (temporary, path) = (folder.path().join("tmp"), folder.path().join("file"));
+        write_new(&temporary, &path, b"first").unwrap();
+        let error = write_new(&temporary, &path, b"second").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(temporary.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn the_way_without_hard_links_never_replaces_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, b"second").unwrap();
+        std::fs::write(&to, b"first").unwrap();
+        assert_eq!(
+            rename_new(&from, &to).unwrap_err().kind(),
+            io::ErrorKind::AlreadyExists
+        );
+        std::fs::remove_file(&to).unwrap();
+        rename_new(&from, &to).unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"second");
+    }
+
+    #[test]
+    fn writing_over_replaces_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_over(folder.path(), &path, b"a").unwrap();
+        write_over(folder.path(), &path, b"b").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"b");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
