@@ -482,7 +482,7 @@ mod checkers {
         assert_eq!(faults("src/observe/status.rs", "use crate::config;"), 1);
         assert_eq!(faults("src/store/fs.rs", "use crate::postgres::Server;"), 1);
         assert_eq!(faults("src/postgres/mod.rs", "use crate::store;"), 1);
-        assert_eq!(faults("src/journal.rs", "use crate::repository;"), 1);
+        assert_eq!(faults("src/repository.rs", "use crate::journal;"), 1);
         assert_eq!(faults("src/cli/mod.rs", "use crate::*;"), 1);
         assert_eq!(faults("src/cli/mod.rs", "use crate::{*};"), 1);
         assert_eq!(faults("src/cli/mod.rs", "use crate::utils;"), 1);

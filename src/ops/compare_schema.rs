@@ -27,9 +27,8 @@ pub(super) async fn compare_schema(
         exclude: Vec::new(),
     };
     let program = |error| RestoreError::Program {
-        error,
+        error: Box::new(error),
         logged: None,
-        sqlstate: None,
     };
     let archive = dump::schema(&request).await.map_err(program)?;
     let path = destination.directory.join("copy.dump");

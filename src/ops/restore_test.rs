@@ -126,14 +126,10 @@ pub async fn restore_test(
 /// Adds the SQLSTATE of a failed program, which only the server's log knows.
 fn explain(result: Result<(), RestoreError>, scratch: Option<&Embedded>) -> Result<(), RestoreError> {
     match (result, scratch) {
-        (Err(RestoreError::Program { error, .. }), Some(scratch)) => {
-            let logged = last_error(scratch);
-            Err(RestoreError::Program {
-                error,
-                sqlstate: logged.as_ref().map(|logged| logged.sqlstate.clone()),
-                logged: logged.map(|logged| format!("{}: {}", logged.severity, logged.message)),
-            })
-        }
+        (Err(RestoreError::Program { error, .. }), Some(scratch)) => Err(RestoreError::Program {
+            error,
+            logged: last_error(scratch).map(Box::new),
+        }),
         (result, _) => result,
     }
 }

@@ -113,7 +113,7 @@ async fn tables(
     let mut found = BTreeMap::new();
     while let Some(result) = workers.join_next().await {
         let part = result
-            .map_err(|e| Error::unexpected("compare the tables", session.description(), &e.to_string()))?;
+            .map_err(|e| Error::unexpected("compare the tables", session.description(), e.to_string()))?;
         found.extend(part?);
     }
     for (index, fingerprint) in found {

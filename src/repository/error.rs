@@ -22,8 +22,8 @@ pub enum Error {
     )]
     OtherIdentity {
         target: TargetName,
-        known: TargetIdentity,
-        found: TargetIdentity,
+        known: Box<TargetIdentity>,
+        found: Box<TargetIdentity>,
     },
     #[error("target `{target}` has no backup {id}: `ernstfall list backups {target}` shows those there are")]
     NoBackup { target: TargetName, id: BackupId },

@@ -133,8 +133,8 @@ impl Repository {
 fn other_identity(target: &TargetName, known: TargetIdentity, found: &TargetIdentity) -> Error {
     Error::OtherIdentity {
         target: target.clone(),
-        known,
-        found: found.clone(),
+        known: Box::new(known),
+        found: Box::new(found.clone()),
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) fn manifest(number: i64) -> Manifest {
         },
         snapshot: "1:1:".to_owned(),
         lsn: "0/1".to_owned(),
-        timeline: 1,
-        system_identifier: "1".to_owned(),
+        timeline: Some(1),
+        system_identifier: Some("1".to_owned()),
         versions: Versions {
             ernstfall: "0".to_owned(),
             server: "17".to_owned(),

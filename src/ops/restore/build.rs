@@ -256,9 +256,8 @@ async fn section(
     dump::restore_section(&request)
         .await
         .map_err(|error| RestoreError::Program {
-            error,
+            error: Box::new(error),
             logged: None,
-            sqlstate: None,
         })
 }
 

@@ -19,7 +19,7 @@ use crate::postgres::ChildError;
 use crate::postgres::error::{Error as PostgresError, ErrorKind};
 use crate::postgres::programs::ProgramsError;
 use crate::repository::{Error as RepositoryError, ReadError};
-use crate::scratch::ScratchError;
+use crate::scratch::{LogEntry, ScratchError};
 
 pub use real::{Broken, Options, Plan, plan, restore};
 pub use source::Choice;
@@ -46,11 +46,10 @@ pub enum RestoreError {
     #[error(transparent)]
     Postgres(#[from] PostgresError),
     /// pg_restore failed; the server's log said with which SQLSTATE, where it could be read.
-    #[error("{error}{}", .logged.as_ref().map(|logged| format!(" (server log: {logged})")).unwrap_or_default())]
+    #[error("{error}{}", .logged.as_ref().map(|l| format!(" (server log: {}: {})", l.severity, l.message)).unwrap_or_default())]
     Program {
-        error: PostgresError,
-        logged: Option<String>,
-        sqlstate: Option<String>,
+        error: Box<PostgresError>,
+        logged: Option<Box<LogEntry>>,
     },
     #[error("{table}: {loaded} rows were loaded, and the backup holds {expected}")]
     RowsLost {
@@ -83,7 +82,9 @@ impl RestoreError {
             Self::Repository(RepositoryError::Unreadable { .. }) => Verdict::Failed,
             Self::Damaged { .. } | Self::RowsLost { .. } | Self::Refresh(_) => Verdict::Failed,
             Self::Postgres(error) => blame(error.kind(), error.sqlstate()),
-            Self::Program { error, sqlstate, .. } => blame(error.kind(), sqlstate.as_deref()),
+            Self::Program { error, logged } => {
+                blame(error.kind(), logged.as_ref().map(|l| l.sqlstate.as_str()))
+            }
             _ => Verdict::CouldNotRun,
         }
     }
