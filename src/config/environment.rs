@@ -88,7 +88,7 @@ mod tests {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             is_root,
-            current_directory: PathBuf::from("/work"),
+            current_directory: PathBuf::from("/srv"),
         }
     }
 
@@ -100,8 +100,8 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "/work/mine.toml",
-                "/work/ernstfall.toml",
+                "/srv/mine.toml",
+                "/srv/ernstfall.toml",
                 "/home/a/.config/ernstfall/ernstfall.toml",
                 "/etc/ernstfall/ernstfall.toml"
             ]

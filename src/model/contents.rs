@@ -44,9 +44,18 @@ pub struct DatabaseFacts {
     pub size_bytes: u64,
     /// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET`.
     pub settings: Vec<DatabaseSetting>,
-    /// The database's own grants as PostgreSQL writes them; `null` means the default ones.
-    pub acl: Option<Vec<String>>,
+    /// The database's own grants; `null` means the default ones.
+    pub grants: Option<Vec<DatabaseGrant>>,
     pub comment: Option<String>,
+}
+
+/// A privilege on the database itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DatabaseGrant {
+    pub privilege: String,
+    /// `null` means PUBLIC.
+    pub grantee: Option<String>,
+    pub grantable: bool,
 }
 
 /// A setting stored with the database, for everybody or for one role.

@@ -45,7 +45,7 @@ fn recovery_order(manifest: &Manifest) -> (DateTime<Utc>, &BackupId) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::test_support::{id, manifest, time};
+    use crate::model::samples::{id, manifest, time};
 
     #[test]
     fn a_cycle_reaches_from_a_recovery_point_to_the_completion_of_the_next_backup() {

@@ -10,6 +10,8 @@ pub mod human_duration;
 pub mod manifest;
 pub mod objective;
 pub mod record;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod schedule;
 pub mod schema_text;
 pub mod secret;

@@ -6,6 +6,7 @@ pub mod context;
 mod fault_point;
 mod phases;
 pub mod privileges;
+mod ranges;
 pub mod restore;
 pub mod restore_test;
 mod script;

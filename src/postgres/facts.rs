@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::model::contents::{DatabaseFacts, DatabaseSetting, Extension};
+use crate::model::contents::{DatabaseFacts, DatabaseGrant, DatabaseSetting, Extension};
 
 use super::error::Error;
 use super::session::Session;
@@ -101,7 +101,7 @@ pub async fn database(session: &Session) -> Result<DatabaseFacts, Error> {
                 pg_catalog.pg_encoding_to_char(d.encoding)::text, d.datcollate::text, d.datctype::text,
                 coalesce(pg_catalog.current_setting('shared_preload_libraries', true), ''),
                 pg_catalog.pg_database_size(d.oid), {},
-                d.datacl::text[], pg_catalog.shobj_description(d.oid, 'pg_database')
+                d.datacl IS NOT NULL, pg_catalog.shobj_description(d.oid, 'pg_database')
            FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
         locale_columns(session.server_version_num())
     );
@@ -121,12 +121,33 @@ pub async fn database(session: &Session) -> Result<DatabaseFacts, Error> {
         locale: row.get(9),
         icu_rules: row.get(10),
         collation_version: row.get(11),
-        acl: row.get(12),
+        grants: if row.get(12) {
+            Some(grants(session).await?)
+        } else {
+            None
+        },
         comment: row.get(13),
         settings: settings(session).await?,
         server_version: session.server_version().to_owned(),
         server_version_num: session.server_version_num(),
     })
+}
+
+/// The grants on this database.
+async fn grants(session: &Session) -> Result<Vec<DatabaseGrant>, Error> {
+    let sql = "SELECT x.privilege_type, r.rolname::text, x.is_grantable
+                 FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) AS x
+                 LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
+                WHERE d.datname = pg_catalog.current_database()";
+    let rows = session.select("read the database's grants", sql, &[]).await?;
+    let grant = |row: &tokio_postgres::Row| DatabaseGrant {
+        privilege: row.get(0),
+        grantee: row.get(1),
+        grantable: row.get(2),
+    };
+    let mut grants: Vec<DatabaseGrant> = rows.iter().map(grant).collect();
+    grants.sort();
+    Ok(grants)
 }
 
 /// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET` of this database.

@@ -22,6 +22,20 @@ pub fn statements(database: &DatabaseFacts) -> Vec<String> {
             ),
         });
     }
+    if let Some(grants) = &database.grants {
+        // The defaults first: a grant that was taken away must not come back.
+        let everybody = format!(" FROM PUBLIC, {}", quote_identifier(&database.owner));
+        statements.push(in_this_database("REVOKE ALL ON DATABASE %I", &everybody));
+        for grant in grants {
+            let grantee = grant
+                .grantee
+                .as_deref()
+                .map_or_else(|| "PUBLIC".to_owned(), quote_identifier);
+            let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+            let head = format!("GRANT {} ON DATABASE %I", grant.privilege);
+            statements.push(in_this_database(&head, &format!(" TO {grantee}{option}")));
+        }
+    }
     if let Some(comment) = &database.comment {
         statements.push(in_this_database(
             "COMMENT ON DATABASE %I IS ",

@@ -2,19 +2,25 @@
 //!
 //! - [`attempt`](self::attempt) is one try from the locks to the stored objects; it is started over when the schema
 //!   moved under it.
+//! - [`schema`](self::schema) dumps the schema and reads what belongs to it.
 //! - [`plan`](self::plan) decides what is copied, what is not covered, and how big tables are split.
 //! - [`copying`](self::copying) runs the workers.
 //! - [`sink`](self::sink) turns rows into stored objects.
 //! - [`watch`](self::watch) looks who waits behind the backup.
+//! - [`finish`](self::finish) stores everything but the rows.
 
 mod attempt;
 mod copying;
+mod finish;
 mod guide;
 mod plan;
+mod schema;
 mod sink;
 mod watch;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio_util::task::TaskTracker;
 
 use crate::journal::{Error as JournalError, Run, RunId, Task};
 use crate::model::backup_id::BackupId;
@@ -122,6 +128,26 @@ struct Notes {
     findings: Vec<Finding>,
 }
 
+/// The notes of one run, and what it has under way.
+#[derive(Default)]
+struct Notebook {
+    notes: Mutex<Notes>,
+    /// Objects being stored: a failed backup waits for them before it removes what it has stored.
+    puts: TaskTracker,
+}
+
+impl Notebook {
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait_for_puts(&self) {
+        self.puts.close();
+        self.puts.wait().await;
+        self.puts.reopen();
+    }
+}
+
 fn warning(subject: &str, message: String) -> Finding {
     Finding {
         severity: Severity::Warning,
@@ -141,16 +167,17 @@ pub async fn backup(
 ) -> Result<BackupRecord, JournalError> {
     let started_at = (context.clock)();
     let mut run = context.start_run(Task::Backup, &target.name, started_at)?;
-    let notes = Mutex::new(Notes::default());
+    let notes = Notebook::default();
     let mut phases = Phases::new(context.progress.as_ref());
     let work = perform(context, target, options, &mut run, &notes, &mut phases);
     let result = tokio::select! {
         result = work => result,
         () = context.cancel.cancelled() => Err(BackupError::Cancelled),
     };
-    let notes = notes
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if result.is_err() {
+        notes.wait_for_puts().await;
+    }
+    let notes = std::mem::take(&mut *notes.lock());
     if let (Err(_), Some(id)) = (&result, &notes.backup) {
         // What cannot be removed now is removed by prune: objects without a manifest are no backup.
         if let Err(error) = context.repository.remove_unfinished(&target.name, id).await {
@@ -228,17 +255,15 @@ async fn perform(
     target: &Target,
     options: Options,
     run: &mut Run,
-    notes: &Mutex<Notes>,
+    notes: &Notebook,
     phases: &mut Phases<'_>,
 ) -> Result<Manifest, BackupError> {
     phases.begin("connect");
     let prepared = prepare(context, target, options, notes).await?;
     let mut change = String::new();
     for attempt in 1..=ATTEMPTS {
-        if let Ok(mut notes) = notes.lock() {
-            notes.attempts = attempt;
-            notes.not_covered.clear();
-        }
+        notes.lock().attempts = attempt;
+        notes.lock().not_covered.clear();
         let result = attempt::run(context, target, &prepared, run, notes, phases).await;
         let moved = match result {
             Err(
@@ -257,8 +282,9 @@ async fn perform(
 }
 
 /// Removes what a given-up attempt has stored.
-async fn discard(context: &Context, target: &Target, notes: &Mutex<Notes>) -> Result<(), BackupError> {
-    let id = notes.lock().ok().and_then(|mut notes| notes.backup.take());
+async fn discard(context: &Context, target: &Target, notes: &Notebook) -> Result<(), BackupError> {
+    notes.wait_for_puts().await;
+    let id = notes.lock().backup.take();
     if let Some(id) = id {
         context.repository.remove_unfinished(&target.name, &id).await?;
     }
@@ -270,7 +296,7 @@ async fn prepare(
     context: &Context,
     target: &Target,
     options: Options,
-    notes: &Mutex<Notes>,
+    notes: &Notebook,
 ) -> Result<Prepared, BackupError> {
     let guard = Session::connect(&target.connection, "backup guard", None).await?;
     if guard.server_version_num() < OLDEST_SERVER {
@@ -281,9 +307,7 @@ async fn prepare(
     }
     pooler::refuse_transaction_pooler(&target.connection).await?;
     let skew = facts::clock(&guard).await? - (context.clock)();
-    if let Ok(mut notes) = notes.lock() {
-        notes.clock_skew_seconds = Some(skew.as_seconds_f64());
-    }
+    notes.lock().clock_skew_seconds = Some(skew.as_seconds_f64());
     let identity = facts::identity(&guard).await?;
     let source = TargetIdentity {
         // Where the service hides it, the name of the database has to do.
@@ -338,6 +362,7 @@ async fn take_advisory_lock(guard: &Session, target: &Target) -> Result<(), Back
                     (SELECT pg_catalog.string_agg('pid ' || l.pid || coalesce(' from ' || a.client_addr, ''), ', ')
                        FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
                       WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.granted
+                        AND l.objid::bigint = (pg_catalog.hashtext($2)::bigint & 4294967295)
                         AND l.pid <> pg_catalog.pg_backend_pid())",
             &[&ADVISORY_CLASS, &target.name.as_str()],
         )

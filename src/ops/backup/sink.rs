@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Chunk;
@@ -23,6 +24,8 @@ pub(super) struct Stock {
     pub(super) target: TargetName,
     pub(super) id: BackupId,
     pub(super) next_object: AtomicU64,
+    /// Whoever gives up waits for these before it removes what was stored.
+    pub(super) puts: TaskTracker,
     /// SET lines of each script.
     pub(super) header: Vec<u8>,
 }
@@ -79,7 +82,8 @@ impl Sink {
         let stock = Arc::clone(&self.stock);
         let number = stock.next_object.fetch_add(1, Ordering::Relaxed);
         self.storing_parts = script.parts;
-        self.storing = Some(tokio::spawn(async move {
+        let puts = stock.puts.clone();
+        self.storing = Some(puts.spawn(async move {
             let name = format!("data/{number}.sql.zst");
             stock
                 .repository
@@ -139,15 +143,6 @@ impl RowSink for Sink {
         {
             Some(script) => self.store(script).await,
             None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Sink {
-    /// A cancelled backup stores nothing more.
-    fn drop(&mut self) {
-        if let Some(storing) = &self.storing {
-            storing.abort();
         }
     }
 }

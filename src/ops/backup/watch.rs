@@ -1,14 +1,13 @@
 //! Looks who waits behind the backup: DDL that queues blocks the application's own queries behind it.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::ops::target::OnBlockedDdl;
 use crate::postgres::session::Session;
 use crate::postgres::waiting::{self, Waiter};
 
-use super::{BackupError, Notes};
+use super::{BackupError, Notebook};
 
 /// A waiting statement is seen within this time and one query.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -18,7 +17,7 @@ pub(super) async fn watch(
     guard: &Session,
     our_pids: impl Fn() -> Vec<i32>,
     on_blocked_ddl: OnBlockedDdl,
-    notes: &Mutex<Notes>,
+    notes: &Notebook,
 ) -> Result<std::convert::Infallible, BackupError> {
     let mut seen = BTreeSet::new();
     loop {
@@ -30,11 +29,7 @@ pub(super) async fn watch(
             }
             if seen.insert(waiter.pid) {
                 let finding = super::warning(&waiter.table, description);
-                notes
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .findings
-                    .push(finding);
+                notes.lock().findings.push(finding);
             }
         }
     }

@@ -191,6 +191,14 @@ pub(in crate::ops) async fn restore(
     for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
         session.batch("set sequences and settings", &statement).await?;
     }
+    // A new connection, under the settings that the database now has: functions in views and indexes may need them.
+    let session = Session::connect(&destination.connection, "restore", None).await?;
+    session
+        .batch("prepare the connection", destination.powers.preparation())
+        .await?;
+    session
+        .batch("prepare the connection", "SET search_path TO DEFAULT")
+        .await?;
     refresh(&session, &backup.contents).await?;
 
     phases.begin("analyze");
@@ -342,7 +350,7 @@ mod tests {
             "name": "shop", "owner": "o\"x", "bootstrap_role": "postgres", "encoding": "UTF8",
             "locale_provider": "libc", "collate": "de_DE.UTF-8", "ctype": "C", "locale": null, "icu_rules": null,
             "collation_version": null, "server_version": "15.1", "server_version_num": 150001,
-            "shared_preload_libraries": "", "size_bytes": 1, "settings": [], "acl": null, "comment": null
+            "shared_preload_libraries": "", "size_bytes": 1, "settings": [], "grants": null, "comment": null
         }))
         .unwrap();
         assert_eq!(

@@ -136,11 +136,10 @@ pub(in crate::ops) async fn roles(session: &Session, contents: &Contents) -> Res
     let rows = session
         .select("look for the roles", sql, &[&contents.roles])
         .await?;
-    let lack = |row: &tokio_postgres::Row| {
-        let name: String = row.get(0);
-        format!("the role {name} is missing, and this connection may not create roles")
-    };
-    Ok(rows.iter().map(lack).collect())
+    let names = rows.iter().map(|row| row.get::<_, String>(0));
+    Ok(names
+        .map(|name| format!("the role {name} is missing, and this connection may not create roles"))
+        .collect())
 }
 
 #[cfg(test)]

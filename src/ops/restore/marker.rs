@@ -88,9 +88,10 @@ impl Marker {
         let sql = format!("SELECT name FROM {SCHEMA}.step");
         let rows = session.select("read the marker", &sql, &[]).await?;
         let prefix = step_of(stage, "");
-        let key =
-            |row: &tokio_postgres::Row| row.get::<_, String>(0).strip_prefix(&prefix).map(str::to_owned);
-        Ok(rows.iter().filter_map(key).collect())
+        let names = rows.iter().map(|row| row.get::<_, String>(0));
+        Ok(names
+            .filter_map(|name| name.strip_prefix(&prefix).map(str::to_owned))
+            .collect())
     }
 }
 

@@ -46,7 +46,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Postgres(#[from] PostgresError),
     /// pg_restore failed; the server's log said with which SQLSTATE, where it could be read.
-    #[error("{error}{}", .logged.as_ref().map(|l| format!(" (server log: {}: {})", l.severity, l.message)).unwrap_or_default())]
+    #[error("{error}{}", .logged.as_ref().map(|logged| explain(logged)).unwrap_or_default())]
     Program {
         error: Box<PostgresError>,
         logged: Option<Box<LogEntry>>,
@@ -88,6 +88,20 @@ impl RestoreError {
             _ => Verdict::CouldNotRun,
         }
     }
+}
+
+/// What the server's log adds to a failed program.
+fn explain(logged: &LogEntry) -> String {
+    // Integrity constraint violation: the rows were loaded as the source had sent them.
+    let cause = if logged.sqlstate.starts_with("23") {
+        "; the backup holds what the source sent, so the source's own rows violate it"
+    } else {
+        ""
+    };
+    format!(
+        " (server log: {} {}: {}{cause})",
+        logged.severity, logged.sqlstate, logged.message
+    )
 }
 
 /// SQLSTATE classes that speak of the server and its surroundings, not of what was sent to it:

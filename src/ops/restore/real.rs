@@ -12,7 +12,7 @@ use crate::model::verification::Verification;
 use crate::ops::compare_schema::compare_schema;
 use crate::ops::context::Context;
 use crate::ops::phases::Phases;
-use crate::ops::verify::{self, Copy};
+use crate::ops::verify::{self, Copy, CopyKind};
 use crate::ops::work_directory::WorkDirectory;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::facts;
@@ -274,6 +274,7 @@ async fn perform(
     phases.begin("verify");
     let copy = Copy {
         connection: to.clone(),
+        kind: CopyKind::GivenDatabase,
         jobs: options.jobs,
         progress: Arc::clone(&context.progress),
     };

@@ -1,0 +1,192 @@
+//! Storing everything but the rows: large objects, scripts, contents; and putting the manifest together.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::model::backup_id::BackupId;
+use crate::model::contents::{Contents, LargeObjects, NotCovered};
+use crate::model::manifest::{self, Manifest, Object, RecoveryPoint, Totals, Versions};
+use crate::ops::context::Context;
+use crate::ops::script;
+use crate::ops::target::Target;
+use crate::postgres::identifier::Quoting;
+use crate::postgres::snapshot::Exporter;
+use crate::postgres::{fixed_settings, large_objects, sequences, set_statements, settings};
+
+use super::copying::Counting;
+use super::plan::Plan;
+use super::schema::Schema;
+use super::sink::Stored;
+use super::{BackupError, Notebook, Prepared, guide};
+
+/// What an attempt has by the time everything is copied.
+pub(super) struct Parts {
+    pub(super) id: BackupId,
+    pub(super) started_at: DateTime<Utc>,
+    pub(super) recovery_point: RecoveryPoint,
+    pub(super) exporter: Exporter,
+    pub(super) plan: Plan,
+    pub(super) schema: Schema,
+    pub(super) stored: Vec<Stored>,
+    pub(super) large_objects: (LargeObjects, Vec<Object>),
+    pub(super) counting: Counting,
+}
+
+/// The SET lines that make COPY text mean the same wherever it is loaded.
+pub(super) fn script_header(server_version_num: i32, encoding: &str) -> Vec<u8> {
+    let mut header = String::from("-- Rows in COPY text: load with psql -X -v ON_ERROR_STOP=1\n");
+    header.push_str(&set_statements(&fixed_settings(server_version_num, encoding)));
+    header.into_bytes()
+}
+
+pub(super) async fn large_objects(
+    context: &Context,
+    target: &Target,
+    exporter: &Exporter,
+    id: &BackupId,
+) -> Result<(LargeObjects, Vec<Object>), BackupError> {
+    let server_version_num = exporter.session.server_version_num();
+    let mut summary = LargeObjects::default();
+    let mut objects = Vec::new();
+    let oids = large_objects::list(&exporter.session).await?;
+    let mut script = large_objects::Script::new(script_header(server_version_num, "UTF8"));
+    for (index, large_object) in oids.iter().enumerate() {
+        large_objects::read(&exporter.session, large_object, &mut script, &mut summary).await?;
+        if script.is_full() || index + 1 == oids.len() {
+            let bytes = compress("large objects", &script.take())?;
+            let name = format!("large-objects/{}.sql.zst", objects.len() + 1);
+            let object = context
+                .repository
+                .put_object(&target.name, id, &name, bytes)
+                .await?;
+            summary.objects.push(object.key.clone());
+            objects.push(object);
+        }
+    }
+    Ok((summary, objects))
+}
+
+fn compress(what: &'static str, bytes: &[u8]) -> Result<Bytes, BackupError> {
+    script::compress(bytes).map_err(|source| BackupError::Compress(what, source))
+}
+
+/// Stores everything but the rows, and puts the manifest together; storing that is the caller's last act.
+pub(super) async fn store(
+    context: &Context,
+    target: &Target,
+    prepared: &Prepared,
+    parts: Parts,
+    notes: &Notebook,
+) -> Result<Manifest, BackupError> {
+    let Parts {
+        id,
+        exporter,
+        plan,
+        schema,
+        stored,
+        large_objects,
+        ..
+    } = parts;
+    let Exporter {
+        session,
+        snapshot,
+        lsn,
+        ..
+    } = exporter;
+    // Everything is read: nobody need wait for our locks any longer.
+    session.close().await;
+    let put =
+        |name: &'static str, bytes: Bytes| context.repository.put_object(&target.name, &id, name, bytes);
+    let guide = guide::recovery_guide(&target.name, &id, &schema.database, prepared.installation.major);
+    let (summary, large_objects) = large_objects;
+    let quoting = super::schema::quoting_of(&schema.database.encoding);
+    let contents = contents(plan, &schema, &stored, summary);
+    notes.lock().not_covered = contents.not_covered.clone();
+    let json = serde_json::to_vec(&contents).map_err(|e| BackupError::Compress("the contents", e.into()))?;
+    let header = script_header(contents.database.server_version_num, "UTF8");
+    let roles = [&header, schema.roles.sql.as_bytes()].concat();
+    let last = [&header, finish_script(&contents, quoting).as_bytes()].concat();
+    let mut manifest = Manifest {
+        format: manifest::FORMAT,
+        target: target.name.clone(),
+        started_at: parts.started_at,
+        finished_at: parts.started_at,
+        duration_seconds: 0.0,
+        recovery_point: parts.recovery_point,
+        snapshot,
+        lsn,
+        timeline: prepared.identity.timeline,
+        system_identifier: prepared.identity.system_identifier.clone(),
+        versions: Versions {
+            ernstfall: env!("CARGO_PKG_VERSION").to_owned(),
+            server: contents.database.server_version.clone(),
+            pg_dump: prepared.installation.version.clone(),
+        },
+        schema: put("schema.dump.zst", compress("the schema", &schema.archive.bytes)?).await?,
+        roles: put("roles.sql.zst", compress("the roles", &roles)?).await?,
+        sequences: put("sequences.sql.zst", compress("the sequences", &last)?).await?,
+        recovery_guide: put("RECOVERY.md", Bytes::from(guide)).await?,
+        contents: put("contents.json.zst", compress("the contents", &json)?).await?,
+        data: stored.into_iter().flat_map(|stored| stored.objects).collect(),
+        large_objects,
+        totals: totals(&contents),
+        source_counted: parts.counting == Counting::ServerToo,
+        id,
+    };
+    manifest.totals.stored_bytes = manifest.objects().map(|object| object.size_bytes).sum();
+    Ok(manifest)
+}
+
+fn totals(contents: &Contents) -> Totals {
+    Totals {
+        tables: contents.tables.len() as u64,
+        rows: contents.tables.iter().map(|table| table.fingerprint.rows).sum(),
+        bytes: contents.tables.iter().map(|table| table.fingerprint.bytes).sum(),
+        stored_bytes: 0,
+        sequences: contents.sequences.len() as u64,
+        large_objects: contents.large_objects.count,
+        not_covered: contents.not_covered.len() as u64,
+    }
+}
+
+fn contents(plan: Plan, schema: &Schema, stored: &[Stored], large_objects: LargeObjects) -> Contents {
+    let mut tables = plan.tables;
+    let chunks: Vec<_> = stored
+        .iter()
+        .flat_map(|stored| stored.chunks.iter().cloned())
+        .collect();
+    for chunk in &chunks {
+        tables[chunk.table].fingerprint.merge(chunk.fingerprint);
+    }
+    let not_covered: Vec<NotCovered> = plan
+        .not_covered
+        .into_iter()
+        .chain(schema.archive.not_covered.iter().cloned())
+        .collect();
+    Contents {
+        format: manifest::FORMAT,
+        database: schema.database.clone(),
+        tables,
+        chunks,
+        sequences: schema.sequences.clone(),
+        large_objects,
+        roles: schema.roles.names.clone(),
+        extensions: schema.extensions.clone(),
+        materialized_views: plan.materialized_views,
+        not_covered,
+    }
+}
+
+/// The script that is run last: sequences, then the settings stored with the database.
+fn finish_script(contents: &Contents, quoting: Quoting) -> String {
+    let mut sql = String::from("-- Run last: where the sequences stood, then the database's own settings.\n");
+    for sequence in &contents.sequences {
+        sql.push_str(&sequences::set_statement(sequence, quoting));
+        sql.push('\n');
+    }
+    for statement in settings::statements(&contents.database) {
+        sql.push_str(&statement);
+        sql.push('\n');
+    }
+    sql
+}

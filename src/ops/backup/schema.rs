@@ -1,0 +1,86 @@
+//! The schema, and what belongs to it: roles, sequences, extensions, the database's own facts.
+
+use crate::model::contents::{DatabaseFacts, Extension, Sequence};
+use crate::ops::context::Context;
+use crate::ops::fault_point::pause;
+use crate::ops::target::Target;
+use crate::postgres::dump::{self, DumpRequest, SchemaArchive};
+use crate::postgres::error::ErrorKind;
+use crate::postgres::identifier::Quoting;
+use crate::postgres::roles::{self, Roles};
+use crate::postgres::session::Session;
+use crate::postgres::snapshot::Exporter;
+use crate::postgres::{facts, schema_watch, sequences};
+
+use super::plan::{self, Plan};
+use super::{BackupError, Prepared};
+
+/// Everything about the schema, read right after the export.
+pub(super) struct Schema {
+    pub(super) archive: SchemaArchive,
+    pub(super) roles: Roles,
+    pub(super) database: DatabaseFacts,
+    pub(super) extensions: Vec<Extension>,
+    pub(super) sequences: Vec<Sequence>,
+}
+
+/// How names are written in statements of sessions that speak the database's own encoding.
+pub(super) async fn quoting(guard: &Session) -> Result<Quoting, BackupError> {
+    Ok(quoting_of(&facts::encoding(guard).await?))
+}
+
+/// Names beyond ASCII cannot be written as they are where the connection does not speak UTF-8.
+pub(super) fn quoting_of(encoding: &str) -> Quoting {
+    if matches!(encoding, "UTF8" | "SQL_ASCII") {
+        Quoting::Utf8
+    } else {
+        Quoting::AsciiOnly
+    }
+}
+
+/// Dumps the schema and reads what belongs to it; everything must have stood still meanwhile.
+pub(super) async fn read_schema(
+    context: &Context,
+    target: &Target,
+    prepared: &Prepared,
+    exporter: &Exporter,
+    plan: &Plan,
+) -> Result<Schema, BackupError> {
+    let before = schema_watch::version(&exporter.session).await?;
+    let child = target.connection.for_child(&context.state_dir)?;
+    let exclude = exporter
+        .relations
+        .iter()
+        .filter(|relation| plan::excluded(target, relation))
+        .map(|relation| (relation.schema.clone(), relation.name.clone()));
+    let request = DumpRequest {
+        installation: &prepared.installation,
+        connection: &child,
+        on: prepared.guard.description(),
+        snapshot_name: Some(&exporter.snapshot_name),
+        lock_timeout: target.lock_timeout,
+        exclude: exclude.collect(),
+    };
+    let archive = match dump::schema(&request).await {
+        Err(error) if error.kind() == ErrorKind::LockTimeout => {
+            return Err(BackupError::SchemaMoved(format!(
+                "a statement waits for a lock we hold: {error}"
+            )));
+        }
+        other => other?,
+    };
+    let sequences = sequences::read(&prepared.guard, &plan.sequences).await?;
+    let schema = Schema {
+        archive,
+        roles: roles::read(&exporter.session).await?,
+        database: facts::database(&exporter.session).await?,
+        extensions: facts::extensions(&exporter.session).await?,
+        sequences,
+    };
+    pause("before-schema-check").await;
+    let after = schema_watch::version(&prepared.guard).await?;
+    match before.first_change(&after) {
+        Some(change) => Err(BackupError::SchemaMoved(change)),
+        None => Ok(schema),
+    }
+}

@@ -1,0 +1,151 @@
+//! What a restore test says: verdict and objectives, put into a record.
+
+use chrono::{DateTime, Utc};
+
+use crate::journal::RunId;
+use crate::model::cycle::{cycle_ended_by_rpa_seconds, cycle_rpa_seconds};
+use crate::model::manifest::Manifest;
+use crate::model::record::{FORMAT, ObjectiveResult, Objectives, Phase, RestoreTestRecord, Verdict};
+use crate::model::verification::Verification;
+use crate::ops::context::Context;
+use crate::ops::restore::RestoreError;
+use crate::ops::target::Target;
+use crate::scratch::Machine;
+
+use super::{Findings, Options};
+
+/// The recovery point actual that the RPO is judged on, with its basis.
+///
+/// The worst moment of the backup cycle, or the age of what was recovered, whichever is worse: of an older backup than
+/// the newest only the cycle counts, since nobody would have recovered to it at the time of the test.
+pub(super) async fn rpo(
+    context: &Context,
+    target: &Target,
+    manifest: Option<&Manifest>,
+    started_at: DateTime<Utc>,
+) -> ObjectiveResult {
+    let objective = target.rpo.map(|rpo| rpo.as_secs_f64());
+    let unknown = ObjectiveResult::judge(objective, None, None);
+    let Some(manifest) = manifest else { return unknown };
+    let Ok(listed) = context.repository.manifests(&target.name).await else {
+        return unknown;
+    };
+    let manifests = listed.readable;
+    let newest = manifests.last().is_some_and(|newest| newest.id == manifest.id);
+    let (cycle, age) = if newest {
+        let age = (started_at - manifest.recovery_point.at).as_seconds_f64();
+        (cycle_ended_by_rpa_seconds(&manifests, &manifest.id), Some(age))
+    } else {
+        (cycle_rpa_seconds(&manifests, &manifest.id), None)
+    };
+    match (cycle, age) {
+        (Some(cycle), Some(age)) if age > cycle => {
+            judged(objective, age, "age of the recovery point when the test started")
+        }
+        (Some(cycle), _) => judged(objective, cycle, "worst moment of the backup cycle"),
+        (None, Some(age)) => judged(objective, age, "age of the recovery point when the test started"),
+        (None, None) => unknown,
+    }
+}
+
+pub(super) fn judged(objective: Option<f64>, actual: f64, basis: &str) -> ObjectiveResult {
+    ObjectiveResult::judge(objective, Some(actual.max(0.0)), Some(basis.to_owned()))
+}
+
+/// The recovery time actual: only a test that passed has one.
+pub(super) fn rto(target: &Target, context: &Context, verdict: Verdict, found: &Findings) -> ObjectiveResult {
+    let objective = target.rto.map(|rto| rto.as_secs_f64());
+    let measured = found.recovered_seconds.filter(|_| verdict == Verdict::Passed);
+    let overhead: f64 = target
+        .rto_overhead
+        .iter()
+        .map(|(_, time)| time.as_secs_f64())
+        .sum();
+    let machine = Machine::of_this_host();
+    let mut basis = format!(
+        "measured on embedded scratch ({} cores, {} MB of memory), not on the production server; repository {}",
+        machine.cores,
+        machine.memory_bytes >> 20,
+        context.repository.location()
+    );
+    if overhead > 0.0 {
+        let parts: Vec<String> = target
+            .rto_overhead
+            .iter()
+            .map(|(name, time)| format!("{name} {}s", time.as_secs()))
+            .collect();
+        basis.push_str(&format!("; with declared times added: {}", parts.join(", ")));
+    }
+    ObjectiveResult::judge(
+        objective,
+        measured.map(|seconds| seconds + overhead),
+        measured.map(|_| basis),
+    )
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "it only puts a record together from its parts"
+)]
+pub(super) fn record(
+    context: &Context,
+    target: &Target,
+    options: &Options,
+    run_id: &RunId,
+    started_at: DateTime<Utc>,
+    result: &Result<(), RestoreError>,
+    found: Findings,
+    rpo: ObjectiveResult,
+    phases: Vec<Phase>,
+) -> RestoreTestRecord {
+    let (verdict, reason) = verdict(result, &found.verification);
+    let rto = rto(target, context, verdict, &found);
+    RestoreTestRecord {
+        format: FORMAT,
+        id: run_id.to_string(),
+        target: target.name.clone(),
+        environment: target.environment.clone(),
+        owner: target.owner.clone(),
+        backup: found.manifest.as_ref().map(|manifest| manifest.id.clone()),
+        trigger: options.trigger,
+        verdict,
+        reason,
+        started_at,
+        finished_at: (context.clock)(),
+        recovery_point: found.manifest.as_ref().map(|manifest| manifest.recovery_point),
+        objectives: Objectives { rpo, rto },
+        phases,
+        verification: found.verification,
+        scratch: found.scratch,
+    }
+}
+
+/// What the test says of the backup, and why.
+pub(super) fn verdict(
+    result: &Result<(), RestoreError>,
+    verification: &Verification,
+) -> (Verdict, Option<String>) {
+    // A mismatch that was seen stays one, even if the comparison broke off later.
+    if let Some(first) = verification.mismatches.first() {
+        let more = match verification.mismatches.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let reason = format!(
+            "{} {}: expected {}, found {}{more}",
+            first.kind, first.name, first.expected, first.found
+        );
+        return (Verdict::Failed, Some(reason));
+    }
+    if let Some(check) = verification.checks.iter().find(|check| !check.passed) {
+        let reason = format!(
+            "the check {} expected {}, found {}",
+            check.name, check.expected, check.found
+        );
+        return (Verdict::Failed, Some(reason));
+    }
+    match result {
+        Ok(()) => (Verdict::Passed, None),
+        Err(error) => (error.verdict(), Some(crate::ops::chain(error))),
+    }
+}

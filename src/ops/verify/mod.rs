@@ -1,0 +1,221 @@
+//! Comparing a copy with what the source sent: table by table, and everything else by name.
+
+mod tables;
+
+use std::sync::Arc;
+
+use crate::model::contents::{Contents, DatabaseFacts, DatabaseSetting, LargeObjects};
+use crate::model::verification::{Finding, Mismatch, Severity, Verification};
+use crate::ops::context::Progress;
+use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::error::Error;
+use crate::postgres::relations::{self, Relation, RelationKind};
+use crate::postgres::session::Session;
+use crate::postgres::{facts, large_objects, sequences};
+
+/// The copy to be compared.
+pub(super) struct Copy {
+    pub(super) connection: ConnectionSettings,
+    pub(super) kind: CopyKind,
+    pub(super) jobs: usize,
+    pub(super) progress: Arc<dyn Progress>,
+}
+
+/// Who made the copy's database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CopyKind {
+    Scratch,
+    /// Somebody else: its owner and grants are their business.
+    GivenDatabase,
+}
+
+/// Compares everything that the contents name with what the copy holds.
+pub(super) async fn compare(copy: &Copy, contents: &Contents) -> Result<Verification, Error> {
+    let session = Session::connect(&copy.connection, "verify", None).await?;
+    let mut verification = Verification {
+        not_covered: contents.not_covered.clone(),
+        ..Verification::default()
+    };
+    let relations = relations::list(&session).await?;
+    tables::compare(copy, &session, contents, &relations, &mut verification).await?;
+    compare_sequences(&session, contents, &relations, &mut verification).await?;
+    compare_large_objects(&session, contents, &mut verification).await?;
+    compare_materialized_views(contents, &relations, &mut verification);
+    compare_extensions(&session, contents, &mut verification).await?;
+    compare_facts(&session, contents, copy.kind, &mut verification).await?;
+    Ok(verification)
+}
+
+fn mismatch(kind: &str, name: &str, expected: impl ToString, found: impl ToString) -> Mismatch {
+    Mismatch {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        expected: expected.to_string(),
+        found: found.to_string(),
+    }
+}
+
+async fn compare_sequences(
+    session: &Session,
+    contents: &Contents,
+    relations: &[Relation],
+    verification: &mut Verification,
+) -> Result<(), Error> {
+    let names: Vec<(String, String)> = relations
+        .iter()
+        .filter(|relation| relation.kind == RelationKind::Sequence)
+        .map(|relation| (relation.schema.clone(), relation.name.clone()))
+        .collect();
+    let found = sequences::read(session, &names).await?;
+    for expected in &contents.sequences {
+        let state = |sequence: &crate::model::contents::Sequence| {
+            format!(
+                "last value {}, is_called {}",
+                sequence.last_value, sequence.is_called
+            )
+        };
+        let found = found
+            .iter()
+            .find(|s| s.schema == expected.schema && s.name == expected.name);
+        if found != Some(expected) {
+            let found = found.map_or_else(|| "no such sequence".to_owned(), state);
+            let name = format!("{}.{}", expected.schema, expected.name);
+            verification
+                .mismatches
+                .push(mismatch("sequence", &name, state(expected), found));
+        }
+    }
+    Ok(())
+}
+
+async fn compare_large_objects(
+    session: &Session,
+    contents: &Contents,
+    verification: &mut Verification,
+) -> Result<(), Error> {
+    let mut summary = LargeObjects::default();
+    let mut discarded = large_objects::Script::discarding();
+    for large_object in large_objects::list(session).await? {
+        large_objects::read(session, &large_object, &mut discarded, &mut summary).await?;
+    }
+    let expected = &contents.large_objects;
+    if (summary.count, summary.bytes, summary.fingerprint)
+        != (expected.count, expected.bytes, expected.fingerprint)
+    {
+        let text = |summary: &LargeObjects| {
+            format!(
+                "{} of {} bytes, hash {}",
+                summary.count, summary.bytes, summary.fingerprint.hash
+            )
+        };
+        verification
+            .mismatches
+            .push(mismatch("large objects", "all", text(expected), text(&summary)));
+    }
+    Ok(())
+}
+
+fn compare_materialized_views(contents: &Contents, relations: &[Relation], verification: &mut Verification) {
+    for expected in &contents.materialized_views {
+        let found = relations.iter().find(|relation| {
+            relation.kind == RelationKind::MaterializedView
+                && relation.schema == expected.schema
+                && relation.name == expected.name
+        });
+        if found.map(|relation| relation.populated) != Some(expected.populated) {
+            let state = |populated| if populated { "populated" } else { "not populated" };
+            let found = found.map_or("no such view", |relation| state(relation.populated));
+            let name = format!("{}.{}", expected.schema, expected.name);
+            verification.mismatches.push(mismatch(
+                "materialized view",
+                &name,
+                state(expected.populated),
+                found,
+            ));
+        }
+    }
+}
+
+/// A missing extension is a mismatch; another version is only worth knowing.
+async fn compare_extensions(
+    session: &Session,
+    contents: &Contents,
+    verification: &mut Verification,
+) -> Result<(), Error> {
+    let found = facts::extensions(session).await?;
+    for expected in &contents.extensions {
+        match found.iter().find(|extension| extension.name == expected.name) {
+            None => verification.mismatches.push(mismatch(
+                "extension",
+                &expected.name,
+                &expected.version,
+                "not installed",
+            )),
+            Some(found) if found.version != expected.version => verification.findings.push(Finding {
+                severity: Severity::Info,
+                subject: format!("extension {}", expected.name),
+                message: format!(
+                    "version {} in the source, {} in the copy",
+                    expected.version, found.version
+                ),
+            }),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// What may differ without making the backup bad.
+async fn compare_facts(
+    session: &Session,
+    contents: &Contents,
+    kind_of_copy: CopyKind,
+    verification: &mut Verification,
+) -> Result<(), Error> {
+    let found = facts::database(session).await?;
+    let expected = &contents.database;
+    if found.collation_version != expected.collation_version {
+        let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "unknown".to_owned());
+        verification.findings.push(Finding {
+            severity: Severity::Info,
+            subject: "collation version".to_owned(),
+            message: format!(
+                "{} in the source, {} in the copy: text may sort differently",
+                version(&expected.collation_version),
+                version(&found.collation_version)
+            ),
+        });
+    }
+    let sorted = |settings: &[DatabaseSetting]| {
+        let mut settings = settings.to_vec();
+        settings.sort_by(|a, b| (&a.role, &a.name).cmp(&(&b.role, &b.name)));
+        settings
+    };
+    let settings = |facts: &DatabaseFacts| format!("{:?}", sorted(&facts.settings));
+    let grants = |facts: &DatabaseFacts| format!("{:?}", facts.grants);
+    let comment = |facts: &DatabaseFacts| format!("{:?}", facts.comment);
+    let owner = |facts: &DatabaseFacts| facts.owner.clone();
+    let pairs = [
+        ("database settings", settings(expected), settings(&found)),
+        ("database grants", grants(expected), grants(&found)),
+        ("database comment", comment(expected), comment(&found)),
+        ("database owner", owner(expected), owner(&found)),
+    ];
+    for (kind, expected_text, found_text) in
+        pairs.into_iter().filter(|(_, expected, found)| expected != found)
+    {
+        match kind_of_copy {
+            CopyKind::Scratch => {
+                verification
+                    .mismatches
+                    .push(mismatch(kind, &expected.name, expected_text, found_text));
+            }
+            CopyKind::GivenDatabase => verification.findings.push(Finding {
+                severity: Severity::Warning,
+                subject: kind.to_owned(),
+                message: format!("{expected_text} in the source, {found_text} in the database restored into"),
+            }),
+        }
+    }
+    Ok(())
+}
