@@ -1,4 +1,4 @@
-//! Commands, output and exit codes. Only this folder reads the command line, the environment and the clock.
+//! Commands, output and exit codes. Only this folder parses the command line, prints, and hands the wall clock in.
 
 mod arguments;
 mod backup;

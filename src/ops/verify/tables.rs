@@ -76,7 +76,7 @@ pub(super) async fn compare(
     }
     queue.sort_by_key(|(size_bytes, ..)| std::cmp::Reverse(*size_bytes));
     let jobs = copy.jobs.clamp(1, queue.len().max(1));
-    let comparison = Arc::new(Comparison {
+    let comparison = Comparison {
         connection: copy.connection.clone(),
         encoding,
         progress: Arc::clone(&copy.progress),
@@ -86,24 +86,32 @@ pub(super) async fn compare(
                 .map(|(_, index, source)| (index, source))
                 .collect(),
         ),
-    });
+    };
+    let found = take_fingerprints(Arc::new(comparison), jobs).await?;
+    for (index, fingerprint) in found {
+        judge(&contents.tables[index], fingerprint, verification);
+    }
+    Ok(())
+}
+
+/// Runs the comparing connections, and adds up what they found of each table.
+async fn take_fingerprints(
+    comparison: Arc<Comparison>,
+    jobs: usize,
+) -> Result<BTreeMap<usize, Fingerprint>, Error> {
     let mut workers = JoinSet::new();
     for _ in 0..jobs {
         workers.spawn(fingerprints(Arc::clone(&comparison)));
     }
     let mut found: BTreeMap<usize, Fingerprint> = BTreeMap::new();
     while let Some(result) = workers.join_next().await {
-        let failed = |e: tokio::task::JoinError| {
-            Error::unexpected("compare the tables", session.description(), e.to_string())
-        };
+        let failed =
+            |e: tokio::task::JoinError| Error::unexpected("compare the tables", "the copy", e.to_string());
         for (index, part) in result.map_err(failed)?? {
             found.entry(index).or_default().merge(part);
         }
     }
-    for (index, fingerprint) in found {
-        judge(&contents.tables[index], fingerprint, verification);
-    }
-    Ok(())
+    Ok(found)
 }
 
 fn column_list(stored: &[Column], generated: &[Column]) -> String {
