@@ -20,7 +20,15 @@ pub(super) async fn run(global: &Global, options: &Backup) -> Result<Exit, Failu
         if index == 0 {
             setup.settle(&context).await?;
         }
-        let target = setup.target(target)?;
+        let target = match setup.target(target) {
+            Ok(target) => target,
+            // The other targets can still be looked after.
+            Err(failure) => {
+                print::error(&failure);
+                exit = exit.gravest(failure.exit);
+                continue;
+            }
+        };
         let other_identity = if options.adopt {
             OtherIdentity::Adopt
         } else {

@@ -29,7 +29,15 @@ pub(super) async fn run(global: &Global, options: &RestoreTest) -> Result<Exit, 
         if index == 0 {
             setup.settle(&context).await?;
         }
-        let target = setup.target(target)?;
+        let target = match setup.target(target) {
+            Ok(target) => target,
+            // The other targets can still be looked after.
+            Err(failure) => {
+                print::error(&failure);
+                exit = exit.gravest(failure.exit);
+                continue;
+            }
+        };
         let record = restore_test::restore_test(&context, &target, &wanted)
             .await
             .map_err(Failure::operation)?;

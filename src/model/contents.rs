@@ -38,7 +38,7 @@ pub struct DatabaseFacts {
     pub collation_version: Option<String>,
     pub server_version: String,
     pub server_version_num: i32,
-    /// Libraries that the source preloads; a copy may need some of them.
+    /// Libraries that the source preloads; a copy may need some of them. Empty where the role may not read settings.
     pub shared_preload_libraries: String,
     /// Bytes on the source's disk.
     pub size_bytes: u64,

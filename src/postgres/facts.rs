@@ -99,7 +99,8 @@ pub async fn database(session: &Session) -> Result<DatabaseFacts, Error> {
     let sql = format!(
         "SELECT d.datname::text, pg_catalog.pg_get_userbyid(d.datdba)::text, pg_catalog.pg_get_userbyid(10)::text,
                 pg_catalog.pg_encoding_to_char(d.encoding)::text, d.datcollate::text, d.datctype::text,
-                coalesce(pg_catalog.current_setting('shared_preload_libraries', true), ''),
+                CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
+                     THEN coalesce(pg_catalog.current_setting('shared_preload_libraries', true), '') ELSE '' END,
                 pg_catalog.pg_database_size(d.oid), {},
                 d.datacl IS NOT NULL, pg_catalog.shobj_description(d.oid, 'pg_database')
            FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",
