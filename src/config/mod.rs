@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 21] = [
+const NOT_YET_ACTED_UPON: [&str; 23] = [
     "alert",
     "encryption",
     "http",
@@ -56,6 +56,8 @@ const NOT_YET_ACTED_UPON: [&str; 21] = [
     "target.restore_test",
     "target.retention",
     "target.scratch.skip_extensions",
+    "target.time_zone",
+    "target.timeouts",
 ];
 
 /// Everything the file says, with defaults filled in and paths made absolute.

@@ -7,6 +7,7 @@ use crate::model::verification::{Finding, Mismatch, Severity, Verification};
 use crate::ops::restore::RestoreError;
 use crate::ops::restore::build::{Backup, Destination};
 use crate::postgres::dump::{self, DumpRequest};
+use crate::postgres::session::Session;
 
 /// Nobody else should be using the copy.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,6 +19,9 @@ pub(super) async fn compare_schema(
     verification: &mut Verification,
 ) -> Result<(), RestoreError> {
     let connection = destination.connection.for_child(&destination.directory)?;
+    let session = Session::connect(&destination.connection, "verify", None).await?;
+    let server_version = session.server_version().to_owned();
+    session.close().await;
     let request = DumpRequest {
         installation: &destination.installation,
         connection: &connection,
@@ -48,15 +52,25 @@ pub(super) async fn compare_schema(
         .await
         .map_err(program)?;
     let expected = expected.map_err(program)?;
-    let same_major = backup.manifest.versions.pg_dump == destination.installation.version;
+    // Another major of server or pg_dump writes the same object otherwise.
+    let comparable = major(&backup.manifest.versions.pg_dump) == major(&destination.installation.version)
+        && major(&backup.manifest.versions.server) == major(&server_version);
     for difference in schema_text::compare(&expected, &found) {
-        report(difference, same_major, verification);
+        report(difference, comparable, verification);
     }
     Ok(())
 }
 
-/// A difference between dumps of different programs proves nothing.
-fn report(difference: SchemaDifference, same_program: bool, verification: &mut Verification) {
+/// `15` of `15.18 (Debian 15.18-0+deb12u1)`.
+fn major(version: &str) -> &str {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap_or_default()
+}
+
+/// A difference between dumps of different majors proves nothing.
+fn report(difference: SchemaDifference, comparable: bool, verification: &mut Verification) {
     let (entry, expected, found) = match difference {
         SchemaDifference::Missing { entry } => (entry, "present".to_owned(), "missing".to_owned()),
         SchemaDifference::Unexpected { entry } => (entry, "absent".to_owned(), "present".to_owned()),
@@ -74,7 +88,7 @@ fn report(difference: SchemaDifference, same_program: bool, verification: &mut V
             return;
         }
     };
-    if same_program {
+    if comparable {
         verification.mismatches.push(Mismatch {
             kind: "schema object".to_owned(),
             name: entry,

@@ -32,7 +32,7 @@ pub(super) fn connect_error(
         }
         ErrorKind::Permission => {
             format!(
-                "grant connect on the database to `{}`; `ernstfall grants` writes the SQL",
+                "run GRANT CONNECT ON DATABASE … TO \"{}\" on the server",
                 settings.user()
             )
         }

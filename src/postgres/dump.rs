@@ -209,7 +209,7 @@ pub async fn as_sql(installation: &Installation, archive: &Path) -> Result<Strin
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
         let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        let hint = "the archive may be damaged: scrub the backup";
+        let hint = "the archive may be damaged: restore-test the backup";
         Err(Error::new(
             "read the schema archive",
             on,

@@ -39,9 +39,7 @@ pub enum Error {
         "`{key}` exists already in {location} with other bytes, and stored objects are never changed: see who else writes there"
     )]
     Conflict { key: String, location: String },
-    #[error(
-        "backup {id} of target `{target}` is complete, so its objects stay: `ernstfall prune` removes whole backups"
-    )]
+    #[error("backup {id} of target `{target}` is complete, so its objects stay")]
     BackupExists { target: TargetName, id: BackupId },
     #[error(transparent)]
     InvalidKey(#[from] store::InvalidKey),

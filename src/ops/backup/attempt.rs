@@ -16,10 +16,10 @@ use crate::postgres::session::Session;
 use crate::postgres::snapshot::{self, Exporter, Locking};
 
 use super::copying::{self, Counting, Work};
-use super::finish::{self, Parts};
-use super::plan::{self, Abilities, Plan};
+use super::finish::{self, Parts, Read};
+use super::plan::{self, Abilities};
 use super::schema::{self, Schema};
-use super::sink::{Stock, Stored};
+use super::sink::Stock;
 use super::{BackupError, Notebook, Prepared, watch};
 
 pub(super) async fn run(
@@ -40,24 +40,21 @@ pub(super) async fn run(
     run.note_backup(&id)?;
     notes.lock().backup = Some(id.clone());
 
-    phases.begin("schema");
-    let abilities = Abilities {
-        server_version_num: prepared.guard.server_version_num(),
-        standby: prepared.identity.standby,
-        quoting: schema::quoting(&prepared.guard).await?,
+    let pids = Arc::new(Mutex::new(vec![exporter.session.backend_pid()]));
+    let reading = read(
+        context, target, prepared, &exporter, locking, &id, &pids, notes, phases,
+    );
+    let read = tokio::select! {
+        read = reading => read?,
+        error = exporter.session.closed() => return Err(error.into()),
+        result = watch::watch(&prepared.guard, &pids, target.on_blocked_ddl, notes) => match result {
+            Ok(never) => match never {},
+            Err(error) => return Err(error),
+        },
+        () = tokio::time::sleep(target.max_snapshot_age) => {
+            return Err(BackupError::SnapshotTooOld(target.max_snapshot_age));
+        }
     };
-    let plan = plan::plan(target, &exporter.relations, &exporter.columns, &abilities);
-    let schema = schema::read_schema(context, target, prepared, &exporter, &plan).await?;
-    pause("after-schema").await;
-
-    phases.begin("data");
-    context.progress.expect_bytes(plan.bytes);
-    let counting = counting(context, target).await?;
-    let mut work = work(context, target, &exporter, &id, &plan, &schema, notes);
-    work.storage_check = copying::storage_check(locking);
-    work.counting = counting;
-    let stored = copy_rows(target, prepared, &exporter, Arc::new(work), notes).await?;
-    let large_objects = finish::large_objects(context, target, &exporter, &id).await?;
 
     phases.begin("store");
     pause("before-manifest").await;
@@ -66,11 +63,7 @@ pub(super) async fn run(
         started_at,
         recovery_point,
         exporter,
-        plan,
-        schema,
-        stored,
-        large_objects,
-        counting,
+        read,
     };
     let mut manifest = finish::store(context, target, prepared, parts, notes).await?;
     manifest.finished_at = facts::clock(&prepared.guard).await?;
@@ -80,36 +73,68 @@ pub(super) async fn run(
     Ok(manifest)
 }
 
-/// What the workers share.
-fn work(
+/// Everything that is read while the snapshot is held: schema, rows, large objects.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of an attempt meet here, once"
+)]
+async fn read(
     context: &Context,
     target: &Target,
+    prepared: &Prepared,
     exporter: &Exporter,
+    locking: Locking,
     id: &BackupId,
-    plan: &Plan,
-    schema: &Schema,
+    pids: &Arc<Mutex<Vec<i32>>>,
     notes: &Notebook,
-) -> Work {
-    let encoding = &schema.database.encoding;
-    let stock = Arc::new(Stock {
+    phases: &mut Phases<'_>,
+) -> Result<Read, BackupError> {
+    phases.begin("schema");
+    let abilities = Abilities {
+        server_version_num: prepared.guard.server_version_num(),
+        standby: prepared.identity.standby,
+        quoting: schema::quoting(&prepared.guard).await?,
+    };
+    let plan = plan::plan(target, &exporter.relations, &exporter.columns, &abilities);
+    let schema = schema::read_schema(context, target, prepared, exporter, &plan).await?;
+    pause("after-schema").await;
+
+    phases.begin("data");
+    context.progress.expect_bytes(plan.bytes);
+    let counting = counting(context, target).await?;
+    let work = Work {
+        connection: target.connection.clone(),
+        encoding: schema.database.encoding.clone(),
+        snapshot_name: exporter.snapshot_name.clone(),
+        storage_check: copying::storage_check(locking),
+        counting,
+        stock: stock(context, target, id, &schema, notes),
+        queue: Mutex::new(VecDeque::from(plan.units.clone())),
+        pids: Arc::clone(pids),
+    };
+    let stored = copying::run(Arc::new(work), exporter, target.jobs).await?;
+    let large_objects = finish::large_objects(context, target, exporter, id).await?;
+    Ok(Read {
+        plan,
+        schema,
+        stored,
+        large_objects,
+        counting,
+    })
+}
+
+/// What all sinks of this backup share.
+fn stock(context: &Context, target: &Target, id: &BackupId, schema: &Schema, notes: &Notebook) -> Arc<Stock> {
+    let database = &schema.database;
+    Arc::new(Stock {
         repository: Arc::clone(&context.repository),
         progress: Arc::clone(&context.progress),
         target: target.name.clone(),
         id: id.clone(),
         next_object: AtomicU64::new(1),
         puts: notes.puts.clone(),
-        header: finish::script_header(schema.database.server_version_num, encoding),
-    });
-    Work {
-        connection: target.connection.clone(),
-        encoding: encoding.clone(),
-        snapshot_name: exporter.snapshot_name.clone(),
-        storage_check: copying::storage_check(Locking::WhenCopied),
-        counting: Counting::StreamOnly,
-        stock,
-        queue: Mutex::new(VecDeque::from(plan.units.clone())),
-        pids: Mutex::default(),
-    }
+        header: finish::script_header(database.server_version_num, &database.encoding),
+    })
 }
 
 fn random() -> u16 {
@@ -160,31 +185,6 @@ fn recovery_point(prepared: &Prepared, exporter: &Exporter) -> Result<RecoveryPo
         None => Err(BackupError::RecoveryPointUnknown(
             prepared.guard.description().to_owned(),
         )),
-    }
-}
-
-/// Copies all rows, until something goes wrong anywhere.
-async fn copy_rows(
-    target: &Target,
-    prepared: &Prepared,
-    exporter: &Exporter,
-    work: Arc<Work>,
-    notes: &Notebook,
-) -> Result<Vec<Stored>, BackupError> {
-    let pids = {
-        let (work, exporter_pid) = (Arc::clone(&work), exporter.session.backend_pid());
-        move || [work.pids(), vec![exporter_pid]].concat()
-    };
-    tokio::select! {
-        stored = copying::run(work, exporter, target.jobs) => stored,
-        error = exporter.session.closed() => Err(error.into()),
-        result = watch::watch(&prepared.guard, pids, target.on_blocked_ddl, notes) => match result {
-            Ok(never) => match never {},
-            Err(error) => Err(error),
-        },
-        () = tokio::time::sleep(target.max_snapshot_age) => {
-            Err(BackupError::SnapshotTooOld(target.max_snapshot_age))
-        }
     }
 }
 

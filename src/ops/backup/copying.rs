@@ -31,7 +31,7 @@ pub(super) struct Work {
     pub(super) stock: Arc<Stock>,
     pub(super) queue: Mutex<VecDeque<Unit>>,
     /// Server processes of the workers, so that whoever waits for them can be found.
-    pub(super) pids: Mutex<Vec<i32>>,
+    pub(super) pids: Arc<Mutex<Vec<i32>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +46,6 @@ impl Work {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
-    }
-
-    pub(super) fn pids(&self) -> Vec<i32> {
-        self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -25,6 +25,11 @@ pub(super) struct Parts {
     pub(super) started_at: DateTime<Utc>,
     pub(super) recovery_point: RecoveryPoint,
     pub(super) exporter: Exporter,
+    pub(super) read: Read,
+}
+
+/// What was read while the snapshot was held.
+pub(super) struct Read {
     pub(super) plan: Plan,
     pub(super) schema: Schema,
     pub(super) stored: Vec<Stored>,
@@ -80,13 +85,18 @@ pub(super) async fn store(
 ) -> Result<Manifest, BackupError> {
     let Parts {
         id,
+        started_at,
+        recovery_point,
         exporter,
+        read,
+    } = parts;
+    let Read {
         plan,
         schema,
         stored,
         large_objects,
-        ..
-    } = parts;
+        counting,
+    } = read;
     let Exporter {
         session,
         snapshot,
@@ -109,10 +119,10 @@ pub(super) async fn store(
     let mut manifest = Manifest {
         format: manifest::FORMAT,
         target: target.name.clone(),
-        started_at: parts.started_at,
-        finished_at: parts.started_at,
+        started_at,
+        finished_at: started_at,
         duration_seconds: 0.0,
-        recovery_point: parts.recovery_point,
+        recovery_point,
         snapshot,
         lsn,
         timeline: prepared.identity.timeline,
@@ -130,7 +140,7 @@ pub(super) async fn store(
         data: stored.into_iter().flat_map(|stored| stored.objects).collect(),
         large_objects,
         totals: totals(&contents),
-        source_counted: parts.counting == Counting::ServerToo,
+        source_counted: counting == Counting::ServerToo,
         id,
     };
     manifest.totals.stored_bytes = manifest.objects().map(|object| object.size_bytes).sum();

@@ -1,6 +1,7 @@
 //! Looks who waits behind the backup: DDL that queues blocks the application's own queries behind it.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::ops::target::OnBlockedDdl;
@@ -15,14 +16,15 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Watches until it is dropped, or until the backup has to give way.
 pub(super) async fn watch(
     guard: &Session,
-    our_pids: impl Fn() -> Vec<i32>,
+    our_pids: &Mutex<Vec<i32>>,
     on_blocked_ddl: OnBlockedDdl,
     notes: &Notebook,
 ) -> Result<std::convert::Infallible, BackupError> {
     let mut seen = BTreeSet::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        for waiter in waiting::exclusive_waiters(guard, &our_pids()).await? {
+        let ours = our_pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for waiter in waiting::exclusive_waiters(guard, &ours).await? {
             let description = describe(&waiter);
             if on_blocked_ddl == OnBlockedDdl::Abort {
                 return Err(BackupError::GaveWay { waiter: description });

@@ -100,6 +100,11 @@ pub(super) fn record(
 ) -> RestoreTestRecord {
     let (verdict, reason) = verdict(result, &found.verification);
     let rto = rto(target, context, verdict, &found);
+    // Nothing was recovered from a bad backup, so it has no recovery point to judge.
+    let rpo = match verdict {
+        Verdict::Failed => ObjectiveResult::judge(rpo.objective_seconds, None, None),
+        Verdict::Passed | Verdict::CouldNotRun => rpo,
+    };
     RestoreTestRecord {
         format: FORMAT,
         id: run_id.to_string(),
