@@ -2,7 +2,7 @@
 
 /// In a debug build with `ERNSTFALL_PAUSE_AT` set to `name`: says so on stderr and waits while the file
 /// named by `ERNSTFALL_PAUSE_FILE` exists. Nothing in a release build.
-pub(super) async fn pause(name: &str) {
+pub(super) async fn pause(name: &'static str) {
     if !cfg!(debug_assertions) || std::env::var("ERNSTFALL_PAUSE_AT").as_deref() != Ok(name) {
         return;
     }

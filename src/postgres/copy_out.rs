@@ -116,7 +116,7 @@ pub trait RowSink: Send {
 pub enum CopyError<S> {
     /// DDL waits for the table: whoever holds a lock on it already can still read.
     LockRefused,
-    /// The table was truncated or rewritten after the snapshot.
+    /// The table was truncated, rewritten or replaced after the snapshot.
     Moved,
     Server(Error),
     Sink(S),
@@ -158,8 +158,12 @@ pub async fn begin<S>(
         Err(error) => return Err(error.into()),
     }
     if check == StorageCheck::CompareWithSnapshot {
-        let sql = "SELECT relfilenode = pg_catalog.pg_relation_filenode(oid)
-                     FROM pg_catalog.pg_class WHERE oid = $1";
+        // The name may lead to another table by now: it is that one, then, which was locked.
+        let sql = "SELECT c.relfilenode = pg_catalog.pg_relation_filenode(c.oid)
+                          AND EXISTS (SELECT FROM pg_catalog.pg_locks l
+                                       WHERE l.pid = pg_catalog.pg_backend_pid() AND l.locktype = 'relation'
+                                         AND l.relation = c.oid AND l.mode = 'AccessShareLock' AND l.granted)
+                     FROM pg_catalog.pg_class c WHERE c.oid = $1";
         let rows = session
             .select("compare the table's storage", sql, &[&source.oid])
             .await?;

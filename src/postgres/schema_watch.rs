@@ -67,6 +67,20 @@ pub async fn version(session: &Session) -> Result<SchemaVersion, Error> {
     Ok(SchemaVersion(version.collect()))
 }
 
+/// Reads the versions of all tables' columns, which matter where no lock holds them still.
+pub async fn columns_version(session: &Session) -> Result<SchemaVersion, Error> {
+    let sql = "SELECT 'pg_attribute', a.attrelid,
+                      pg_catalog.string_agg(a.attnum || ' ' || a.xmin, ',' ORDER BY a.attnum)
+                 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+                WHERE a.attnum > 0 AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+                  AND a.attrelid >= $1::oid
+                GROUP BY a.attrelid";
+    let rows = session.select("read the versions of the columns", sql, &[&FIRST_USER_OID]);
+    let rows = rows.await?;
+    let version = rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2)));
+    Ok(SchemaVersion(version.collect()))
+}
+
 /// `xmin` names the transaction that wrote the row: any change makes it another one.
 ///
 /// What belongs to other sessions' temporary objects comes and goes, and is never dumped.

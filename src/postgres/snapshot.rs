@@ -64,19 +64,22 @@ pub enum SnapshotError {
 
 /// Locks, looks and exports. `session` is consumed: its transaction stays open until it is dropped.
 ///
-/// `guard` is another session on the same database; `wanted` says which relations are to be locked.
-pub async fn export(
+/// `guard` is another session on the same database; `wanted` says which relations are to be locked; `reached` is
+/// awaited between listing and locking (`after-list`) and right after the snapshot (`after-look`), for tests.
+pub async fn export<F: Future<Output = ()>>(
     session: Session,
     guard: &Session,
     locking: Locking,
     lock_timeout: Duration,
     wanted: impl Fn(&Relation) -> bool,
+    reached: impl Fn(&'static str) -> F,
 ) -> Result<Exporter, SnapshotError> {
     let before: Vec<Relation> = relations::list(guard)
         .await?
         .into_iter()
         .filter(|r| r.lockable() && wanted(r))
         .collect();
+    reached("after-list").await;
     let timeout = format!("SET lock_timeout = {}", lock_timeout.as_millis());
     session.batch("set the lock timeout", &timeout).await?;
     session
@@ -88,6 +91,7 @@ pub async fn export(
         }
     }
     let look = look(&session).await?;
+    reached("after-look").await;
     let relations = relations::list(&session).await?;
     let locked = match locking {
         Locking::AllTables => {
@@ -195,7 +199,8 @@ async fn lock(
             blocker: blocker.unwrap_or_else(|| "another session".to_owned()),
             waited,
         }),
-        Err(error) if error.kind() == ErrorKind::UndefinedTable => {
+        // The table is gone, or its schema, or the name belongs to something else by now.
+        Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000" | "42809")) => {
             Err(SnapshotError::SchemaMoved(error.to_string()))
         }
         Err(error) => Err(error.into()),

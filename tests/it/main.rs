@@ -3,3 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
+mod backup;
+mod backup_ddl;
+mod backup_faults;
+mod connections;

@@ -11,6 +11,8 @@ use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
 use crate::ops::target::{SourceCount, Target};
+use crate::ops::work_directory::WorkDirectory;
+use crate::postgres::ChildConnection;
 use crate::postgres::facts;
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::{self, Exporter, Locking};
@@ -41,8 +43,12 @@ pub(super) async fn run(
     notes.lock().backup = Some(id.clone());
 
     let pids = Arc::new(Mutex::new(vec![exporter.session.backend_pid()]));
+    // The password file is in a directory of the run's own, so that a killed run's is found and removed.
+    let directory = WorkDirectory::create(&context.state_dir, &run.id().to_string())
+        .map_err(BackupError::WorkDirectory)?;
+    let child = target.connection.for_child(directory.path())?;
     let reading = read(
-        context, target, prepared, &exporter, locking, &id, &pids, notes, phases,
+        context, target, prepared, &exporter, locking, &id, &child, &pids, notes, phases,
     );
     let read = tokio::select! {
         read = reading => read?,
@@ -85,6 +91,7 @@ async fn read(
     exporter: &Exporter,
     locking: Locking,
     id: &BackupId,
+    child: &ChildConnection,
     pids: &Arc<Mutex<Vec<i32>>>,
     notes: &Notebook,
     phases: &mut Phases<'_>,
@@ -96,7 +103,7 @@ async fn read(
         quoting: schema::quoting(&prepared.guard).await?,
     };
     let plan = plan::plan(target, &exporter.relations, &exporter.columns, &abilities);
-    let schema = schema::read_schema(context, target, prepared, exporter, &plan).await?;
+    let schema = schema::read_schema(target, prepared, exporter, &plan, child).await?;
     pause("after-schema").await;
 
     phases.begin("data");
@@ -114,6 +121,9 @@ async fn read(
     };
     let stored = copying::run(Arc::new(work), exporter, target.jobs).await?;
     let large_objects = finish::large_objects(context, target, exporter, id).await?;
+    if locking == Locking::WhenCopied {
+        schema::columns_stood_still(exporter, prepared).await?;
+    }
     Ok(Read {
         plan,
         schema,
@@ -166,7 +176,14 @@ async fn export(
     };
     let session = Session::connect(&target.connection, "backup snapshot", None).await?;
     let wanted = |relation: &_| !plan::excluded(target, relation);
-    let exporter = snapshot::export(session, &prepared.guard, locking, target.lock_timeout, wanted);
+    let exporter = snapshot::export(
+        session,
+        &prepared.guard,
+        locking,
+        target.lock_timeout,
+        wanted,
+        pause,
+    );
     Ok((exporter.await.map_err(BackupError::Snapshot)?, locking))
 }
 

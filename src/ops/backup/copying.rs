@@ -133,7 +133,9 @@ fn backup_error(error: CopyError<BackupError>, unit: &Unit) -> BackupError {
     match error {
         CopyError::Server(error) => error.into(),
         CopyError::Sink(error) => error,
-        CopyError::Moved => BackupError::SchemaMoved(format!("{} was truncated or rewritten", table())),
+        CopyError::Moved => {
+            BackupError::SchemaMoved(format!("{} was truncated, rewritten or replaced", table()))
+        }
         CopyError::LockRefused => BackupError::SchemaMoved(format!("{} is being altered", table())),
     }
 }

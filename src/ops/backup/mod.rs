@@ -104,6 +104,8 @@ pub enum BackupError {
         "the snapshot grew older than max_snapshot_age ({0:?}): raise it, use more jobs, or exclude data"
     )]
     SnapshotTooOld(std::time::Duration),
+    #[error("make a work directory in the state directory")]
+    WorkDirectory(#[source] std::io::Error),
     #[error("compress {0}")]
     Compress(&'static str, #[source] std::io::Error),
     #[error("a task of the backup ended unexpectedly")]

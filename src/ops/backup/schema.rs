@@ -1,9 +1,9 @@
 //! The schema, and what belongs to it: roles, sequences, extensions, the database's own facts.
 
 use crate::model::contents::{DatabaseFacts, Extension, Sequence};
-use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::target::Target;
+use crate::postgres::ChildConnection;
 use crate::postgres::dump::{self, DumpRequest, SchemaArchive};
 use crate::postgres::error::ErrorKind;
 use crate::postgres::identifier::Quoting;
@@ -40,14 +40,30 @@ pub(super) fn quoting_of(encoding: &str) -> Quoting {
 
 /// Dumps the schema and reads what belongs to it; everything must have stood still meanwhile.
 pub(super) async fn read_schema(
-    context: &Context,
     target: &Target,
     prepared: &Prepared,
     exporter: &Exporter,
     plan: &Plan,
+    child: &ChildConnection,
 ) -> Result<Schema, BackupError> {
     let before = schema_watch::version(&exporter.session).await?;
-    let child = target.connection.for_child(&context.state_dir)?;
+    let schema = dump_schema(target, prepared, exporter, plan, child).await;
+    pause("before-schema-check").await;
+    let after = schema_watch::version(&prepared.guard).await?;
+    // A change explains a failed dump as well: pg_dump stumbles over a view that was dropped under it.
+    match before.first_change(&after) {
+        Some(change) => Err(BackupError::SchemaMoved(change)),
+        None => schema,
+    }
+}
+
+async fn dump_schema(
+    target: &Target,
+    prepared: &Prepared,
+    exporter: &Exporter,
+    plan: &Plan,
+    child: &ChildConnection,
+) -> Result<Schema, BackupError> {
     let exclude = exporter
         .relations
         .iter()
@@ -55,7 +71,7 @@ pub(super) async fn read_schema(
         .map(|relation| (relation.schema.clone(), relation.name.clone()));
     let request = DumpRequest {
         installation: &prepared.installation,
-        connection: &child,
+        connection: child,
         on: prepared.guard.description(),
         snapshot_name: Some(&exporter.snapshot_name),
         lock_timeout: target.lock_timeout,
@@ -69,18 +85,21 @@ pub(super) async fn read_schema(
         }
         other => other?,
     };
-    let sequences = sequences::read(&prepared.guard, &plan.sequences).await?;
-    let schema = Schema {
+    Ok(Schema {
         archive,
         roles: roles::read(&exporter.session).await?,
         database: facts::database(&exporter.session).await?,
         extensions: facts::extensions(&exporter.session).await?,
-        sequences,
-    };
-    pause("before-schema-check").await;
-    let after = schema_watch::version(&prepared.guard).await?;
+        sequences: sequences::read(&prepared.guard, &plan.sequences).await?,
+    })
+}
+
+/// Columns can be swapped by name, or change their types without a rewrite: only a lock would have kept them.
+pub(super) async fn columns_stood_still(exporter: &Exporter, prepared: &Prepared) -> Result<(), BackupError> {
+    let before = schema_watch::columns_version(&exporter.session).await?;
+    let after = schema_watch::columns_version(&prepared.guard).await?;
     match before.first_change(&after) {
         Some(change) => Err(BackupError::SchemaMoved(change)),
-        None => Ok(schema),
+        None => Ok(()),
     }
 }
