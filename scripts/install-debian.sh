@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
-# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl
+# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl zstd
 set -euo pipefail
 
 # Server programs of Debian are not in PATH.
@@ -15,6 +15,7 @@ package_of() {
         postgres) echo postgresql ;;
         psql) echo postgresql-client ;;
         openssl) echo openssl ;;
+        zstd) echo zstd ;;
         *) echo "install-debian.sh: no package known for $1" >&2; exit 2 ;;
     esac
 }

@@ -38,6 +38,15 @@ impl Session {
             .map_err(|source| Error::query(tried, self.description(), source))
     }
 
+    /// The same for somebody else's SQL, which must be one statement: a second one could leave our transaction.
+    pub async fn select_text_alone(&self, tried: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+        // The server refuses to prepare several.
+        self.prepare(sql)
+            .await
+            .map_err(|source| Error::query(tried, self.description(), source))?;
+        self.select_text(tried, sql).await
+    }
+
     /// Runs a query in one message, without a look-up of types before it; all values come back as text.
     pub async fn select_text(&self, tried: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let messages = self

@@ -3,7 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
+
 mod backup;
 mod backup_ddl;
 mod backup_faults;
 mod connections;
+mod damage;
+mod json;
+mod kill;
+mod recovery_by_hand;
+mod restore;
+mod restore_test;
+mod shop;

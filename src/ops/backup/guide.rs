@@ -31,6 +31,7 @@ locale provider {locale_provider}. A database that sorts otherwise holds the sam
 
 ```sh
 set -eu
+find . -name '*.zst' -exec zstd -qt {{}} +    # stops here when an object is damaged
 export PGDATABASE=restored
 createdb --template=template0 --encoding={encoding} --lc-collate='{collate}' --lc-ctype='{ctype}' "$PGDATABASE"
 zstd -dc roles.sql.zst | psql -X -q -v ON_ERROR_STOP=1

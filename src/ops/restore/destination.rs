@@ -4,7 +4,7 @@ use crate::postgres::error::Error;
 use crate::postgres::identifier::quote_identifier;
 use crate::postgres::session::Session;
 
-use super::marker::SCHEMA;
+use super::marker::{PUT_BACK, SCHEMA};
 
 /// Roles by which managed services own what is in every database of theirs. What they own is no user's object.
 const PLATFORM_ROLES: &str = include_str!("platform_roles.txt");
@@ -128,8 +128,15 @@ pub(super) async fn empty(session: &Session) -> Result<(), Error> {
         );
         session.batch("make the schema public anew", &statement).await?;
     }
+    let sql = format!("SELECT name FROM {SCHEMA}.step WHERE name LIKE '{PUT_BACK}%' ORDER BY name");
+    for row in session.select("read the marker", &sql, &[]).await? {
+        let note: String = row.get(0);
+        let statement = note.trim_start_matches(PUT_BACK);
+        session.batch("put an extension back", statement).await?;
+    }
     let sql = format!(
-        "DELETE FROM {}.step WHERE name NOT LIKE 'backup %' AND name NOT LIKE 'had extension %'",
+        "DELETE FROM {}.step WHERE name NOT LIKE 'backup %' AND name NOT LIKE 'had extension %' \
+         AND name NOT LIKE '{PUT_BACK}%'",
         quote_identifier(SCHEMA)
     );
     session.batch("reset the marker", &sql).await

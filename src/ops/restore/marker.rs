@@ -14,6 +14,9 @@ use crate::postgres::session::Session;
 /// The schema's name; reserved, so that nobody's schema is taken for it.
 pub(super) const SCHEMA: &str = "ernstfall_restore";
 
+/// Begins the notes of what emptying takes away although it is not ours: an extension goes with the schema it is in.
+pub(super) const PUT_BACK: &str = "put back ";
+
 /// A marker in the database behind a connection.
 #[derive(Clone)]
 pub(super) struct Marker {
@@ -43,7 +46,11 @@ impl Marker {
         let sql = format!(
             "BEGIN; CREATE SCHEMA {SCHEMA}; CREATE TABLE {SCHEMA}.step (name text PRIMARY KEY); \
              COMMENT ON SCHEMA {SCHEMA} IS 'a restore by ernstfall that has not ended'; \
-             INSERT INTO {SCHEMA}.step VALUES ('backup {backup}'); COMMIT"
+             INSERT INTO {SCHEMA}.step VALUES ('backup {backup}'); \
+             INSERT INTO {SCHEMA}.step SELECT 'had extension ' || extname FROM pg_catalog.pg_extension; \
+             INSERT INTO {SCHEMA}.step SELECT pg_catalog.format('{PUT_BACK}CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I VERSION %L', \
+             extname, nspname, extversion) FROM pg_catalog.pg_extension e \
+             JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace; COMMIT"
         );
         session.batch("make the marker", &sql).await
     }

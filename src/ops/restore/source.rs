@@ -7,7 +7,7 @@ use crate::model::contents::Contents;
 use crate::model::manifest::{Manifest, Object};
 use crate::model::target_name::TargetName;
 use crate::ops::script;
-use crate::repository::Repository;
+use crate::repository::{Error as RepositoryError, Repository};
 
 use super::RestoreError;
 
@@ -29,8 +29,53 @@ pub(in crate::ops) async fn locate(
     let missing = || RestoreError::NoBackup(target.to_string(), repository.location());
     match choice {
         Choice::Exactly(id) => Ok(repository.manifest(target, id).await?),
-        Choice::Newest => repository.newest(target).await?.ok_or_else(missing),
-        Choice::Before(time) => repository.newest_before(target, *time).await?.ok_or_else(missing),
+        Choice::Newest => newest_until(repository, target, None).await?.ok_or_else(missing),
+        Choice::Before(time) => newest_until(repository, target, Some(*time))
+            .await?
+            .ok_or_else(missing),
+    }
+}
+
+/// The newest backup up to a moment. A damaged manifest must not make an older backup the newest in silence: whoever
+/// wants that one names it.
+async fn newest_until(
+    repository: &Repository,
+    target: &TargetName,
+    moment: Option<DateTime<Utc>>,
+) -> Result<Option<Manifest>, RestoreError> {
+    let manifests = repository.manifests(target).await?;
+    let newest = match moment {
+        Some(moment) => manifests.newest_before(moment),
+        None => manifests.newest(),
+    };
+    // Ids begin with the time, and sort by it; those of the moment's own second count as not after it.
+    let last = moment.map(|moment| BackupId::new(moment, u16::MAX));
+    let damaged = manifests.unreadable.iter().filter_map(|unreadable| {
+        let name = unreadable
+            .key
+            .as_str()
+            .rsplit('/')
+            .next()?
+            .strip_suffix(".json")?;
+        Some((name.parse::<BackupId>().ok()?, unreadable))
+    });
+    let newest_damaged = damaged
+        .filter(|(id, _)| last.as_ref().is_none_or(|last| id <= last))
+        .max_by(|(one, _), (other, _)| one.cmp(other));
+    match (newest_damaged, newest) {
+        (Some((id, unreadable)), newest) if newest.is_none_or(|newest| newest.id < id) => {
+            let instead = newest.map_or_else(
+                || "and there is no backup before it".to_owned(),
+                |newest| format!("and the backup before it is {}: name it with --backup", newest.id),
+            );
+            Err(RepositoryError::Unreadable {
+                key: unreadable.key.to_string(),
+                location: repository.location(),
+                reason: format!("{} ({instead})", unreadable.reason),
+            }
+            .into())
+        }
+        _ => Ok(newest.cloned()),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) async fn run(
     for check in checks {
         session.batch("begin", "BEGIN READ ONLY").await?;
         let answer = session
-            .select_text(&format!("run the check {}", check.name), &check.sql)
+            .select_text_alone(&format!("run the check {}", check.name), &check.sql)
             .await;
         session.batch("roll back", "ROLLBACK").await?;
         let value = match &answer {
