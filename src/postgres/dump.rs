@@ -84,7 +84,9 @@ async fn run(mut command: Command, on: &str) -> Result<(Vec<u8>, String), Error>
     if output.status.success() {
         return Ok((output.stdout, errors));
     }
-    let kind = if errors.contains("lock timeout") || errors.contains("could not obtain lock") {
+    // pg_dump sets --lock-wait-timeout as a statement_timeout for the time that it locks.
+    let lock_timeout = errors.contains("statement timeout") && errors.contains("LOCK TABLE");
+    let kind = if lock_timeout || errors.contains("lock timeout") {
         ErrorKind::LockTimeout
     } else {
         ErrorKind::Other

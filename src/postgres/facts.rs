@@ -95,12 +95,15 @@ fn locale_columns(version: i32) -> &'static str {
 }
 
 /// What the database must be made like.
+///
+/// `shared_preload_libraries` is hidden from roles without pg_read_all_settings: the view then leaves it out, where
+/// `current_setting` would fail.
 pub async fn database(session: &Session) -> Result<DatabaseFacts, Error> {
     let sql = format!(
         "SELECT d.datname::text, pg_catalog.pg_get_userbyid(d.datdba)::text, pg_catalog.pg_get_userbyid(10)::text,
                 pg_catalog.pg_encoding_to_char(d.encoding)::text, d.datcollate::text, d.datctype::text,
-                CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE')
-                     THEN coalesce(pg_catalog.current_setting('shared_preload_libraries', true), '') ELSE '' END,
+                coalesce((SELECT setting FROM pg_catalog.pg_settings
+                           WHERE name = 'shared_preload_libraries'), ''),
                 pg_catalog.pg_database_size(d.oid), {},
                 d.datacl IS NOT NULL, pg_catalog.shobj_description(d.oid, 'pg_database')
            FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()",

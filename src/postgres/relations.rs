@@ -33,9 +33,9 @@ pub struct Relation {
     /// The table's access method is `heap`: only there do ctid ranges mean what we need.
     pub heap: bool,
     pub populated: bool,
-    /// Bytes of the table with its TOAST, without indexes.
+    /// Bytes of the table with its TOAST, without indexes; 0 until it is measured.
     pub size_bytes: u64,
-    /// Pages of the main fork.
+    /// Pages of the main fork; 0 until it is measured.
     pub pages: u32,
     pub readable: bool,
     pub schema_usable: bool,
@@ -64,14 +64,12 @@ impl Relation {
     }
 }
 
-/// The functions return NULL for a relation that was dropped since: the checks after the locks find that.
+/// The functions return NULL for a relation that was dropped since: the checks after the locks find that. None of
+/// them takes a lock, so that a table which somebody has locked does not hold up the list.
 const RELATIONS: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistence = 'u',
            c.relfilenode, coalesce(pg_catalog.pg_relation_filenode(c.oid), 0),
            coalesce(a.amname = 'heap', false), c.relispopulated,
-           coalesce(CASE WHEN c.relkind = 'r' THEN pg_catalog.pg_table_size(c.oid) END, 0),
-           coalesce(CASE WHEN c.relkind = 'r' THEN pg_catalog.pg_relation_size(c.oid) END, 0)
-               / pg_catalog.current_setting('block_size')::bigint,
            coalesce(pg_catalog.has_table_privilege(c.oid, 'SELECT'), true),
            coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), true),
            c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid),
@@ -108,15 +106,32 @@ pub async fn list(session: &Session) -> Result<Vec<Relation>, Error> {
         filenode_now: row.get(6),
         heap: row.get(7),
         populated: row.get(8),
-        size_bytes: u64::try_from(row.get::<_, i64>(9)).unwrap_or(0),
-        pages: u32::try_from(row.get::<_, i64>(10)).unwrap_or(u32::MAX),
-        readable: row.get(11),
-        schema_usable: row.get(12),
-        hides_rows: row.get(13),
-        extension: row.get(14),
-        configuration_condition: row.get(15),
+        size_bytes: 0,
+        pages: 0,
+        readable: row.get(9),
+        schema_usable: row.get(10),
+        hides_rows: row.get(11),
+        extension: row.get(12),
+        configuration_condition: row.get(13),
     };
     Ok(rows.iter().map(relation).collect())
+}
+
+/// Fills in the sizes of tables. The size functions wait for locks: the tables should be locked already.
+pub async fn measure(session: &Session, tables: impl Iterator<Item = &mut Relation>) -> Result<(), Error> {
+    let mut tables: BTreeMap<u32, &mut Relation> = tables.map(|table| (table.oid, table)).collect();
+    let oids: Vec<u32> = tables.keys().copied().collect();
+    let sql = "SELECT oid, coalesce(pg_catalog.pg_table_size(oid), 0),
+                      coalesce(pg_catalog.pg_relation_size(oid), 0)
+                          / pg_catalog.current_setting('block_size')::bigint
+                 FROM pg_catalog.unnest($1::oid[]) AS oid";
+    for row in session.select("measure the tables", sql, &[&oids]).await? {
+        if let Some(table) = tables.get_mut(&row.get(0)) {
+            table.size_bytes = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
+            table.pages = u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX);
+        }
+    }
+    Ok(())
 }
 
 /// The columns of one table, in order.

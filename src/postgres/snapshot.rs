@@ -103,7 +103,9 @@ pub async fn export<F: Future<Output = ()>>(
         }
         Locking::WhenCopied => Vec::new(),
     };
-    let relations = relations::list(&session).await?;
+    let mut relations = relations::list(&session).await?;
+    let with_rows = relations.iter_mut().filter(|r| r.has_rows() && wanted(r));
+    relations::measure(&session, with_rows).await?;
     let oids: Vec<u32> = relations.iter().filter(|r| r.lockable()).map(|r| r.oid).collect();
     let columns = relations::columns(&session, &oids).await?;
     same_now(&relations, &wanted)?;

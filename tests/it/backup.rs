@@ -20,7 +20,7 @@ create table kinds (id int generated always as identity primary key, small small
     span interval, day date, flag boolean, mood_ mood, positive_ positive, pair_ pair, list int[], words text[],
     range_ int4range, document jsonb, old_document json, markup xml, address inet, bits bit varying, id_ uuid,
     point_ point, search tsvector, class regclass,
-    doubled bigint generated always as (big * 2) stored);
+    halved bigint generated always as (big / 2) stored);
 insert into kinds (small, big, exact, real_, double_, money_, text_, char_, bytes, at, span, day, flag, mood_,
     positive_, pair_, list, words, range_, document, old_document, markup, address, bits, id_, point_, search, class)
 values (1, 9223372036854775807, 'NaN', 'NaN', 'Infinity', 12.34, E'tab\there\\.', 'a', '\x00ff0a', 'infinity',

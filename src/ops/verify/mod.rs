@@ -36,7 +36,12 @@ pub(super) async fn compare(copy: &Copy, contents: &Contents) -> Result<Verifica
         not_covered: contents.not_covered.clone(),
         ..Verification::default()
     };
-    let relations = relations::list(&session).await?;
+    let mut relations = relations::list(&session).await?;
+    relations::measure(
+        &session,
+        relations.iter_mut().filter(|relation| relation.has_rows()),
+    )
+    .await?;
     tables::compare(copy, &session, contents, &relations, &mut verification).await?;
     compare_sequences(&session, contents, &relations, &mut verification).await?;
     compare_large_objects(&session, contents, &mut verification).await?;

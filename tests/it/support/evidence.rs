@@ -27,7 +27,7 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn wait_for_lock(database: &Database, pattern: &str) -> String {
     let sql = format!(
         "select pid from pg_stat_activity where wait_event_type = 'Lock' and query ilike '{pattern}' \
-         and pid <> pg_backend_pid() limit 1"
+         and datname = current_database() and pid <> pg_backend_pid() limit 1"
     );
     let session = database.session();
     let mut pid = None;
