@@ -97,6 +97,9 @@ impl Journal {
             if sequence <= done {
                 continue;
             }
+            if delivered == 0 {
+                repository.confirm().await.map_err(Error::Deliver)?;
+            }
             let bytes = Bytes::from(self.read_stored(chain, sequence)?);
             repository
                 .put_record(chain, sequence, bytes)

@@ -108,6 +108,7 @@ impl Repository {
                 reason,
             });
         }
+        self.confirm().await?;
         self.put_or_compare(&key, to_json(&key, manifest)?).await
     }
 }

@@ -80,6 +80,18 @@ impl Repository {
         }
     }
 
+    /// Whether it is still there and the same: where the disk of a directory was unmounted, what is put lands beside it.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        let found = Self::open(self.store.clone()).await?;
+        if found.id == self.id {
+            return Ok(());
+        }
+        Err(Error::Foreign {
+            location: self.location(),
+            reason: "it has become another repository meanwhile".to_owned(),
+        })
+    }
+
     /// What tells this repository from every other, wherever it is moved.
     pub fn id(&self) -> &str {
         &self.id

@@ -338,9 +338,12 @@ fn what_the_destination_lacks_is_said_at_once_before_anything_is_touched() {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     }
     symlink("/bin/true", programs.join("psql")).unwrap();
-    shop.cluster.maintenance().execute(
-        "create role guest login; create database narrow template template0 encoding 'LATIN1' locale 'C' owner guest",
-    );
+    shop.cluster
+        .maintenance()
+        .execute("create database narrow template template0 encoding 'LATIN1' locale 'C'");
+    shop.cluster
+        .maintenance()
+        .execute("create role guest login; alter database narrow owner to guest");
     let narrow = shop.cluster.existing_database("narrow");
     shop.edit_contents(&id, |contents| {
         contents["roles"]
@@ -462,30 +465,56 @@ fn a_restore_killed_before_the_rest_continues() {
     continues_after("restore-finish");
 }
 
+/// Continues a broken restore up to where it notes this step, a number of them being noted already, and kills it there.
+fn killed_while_noting(shop: &Shop, to: &Database, step: &str, noted: u32) {
+    to.execute(&format!(
+        "create function ernstfall_restore.wait() returns trigger language plpgsql as $$begin
+             if new.name like '{step}' and {noted} = (select count(*) from ernstfall_restore.step where name like '{step}') then
+                 perform pg_advisory_xact_lock(1);
+             end if;
+             return new;
+         end$$;
+         create trigger wait before insert on ernstfall_restore.step for each row execute function ernstfall_restore.wait();
+         alter table ernstfall_restore.step enable always trigger wait"
+    ));
+    let session = to.session();
+    session.execute("select pg_advisory_lock(1)");
+    let running = shop
+        .ernstfall()
+        .spawn(["restore", "shop", "--to", &to.socket_url(), "--jobs", "1"]);
+    let waiting = "select count(*) from pg_stat_activity where wait_event = 'advisory'";
+    wait_for("the restore to note the step", || {
+        to.query_one_text(waiting) == "1"
+    });
+    running.kill9();
+    running.wait().expect_code(137);
+    session.execute("select pg_advisory_unlock(1)");
+    wait_for("the server to notice", || session.query_one_text(waiting) == "0");
+    session.execute("drop trigger wait on ernstfall_restore.step");
+    let count = format!("select count(*) from ernstfall_restore.step where name like '{step}'");
+    assert_eq!(to.query_one_text(&count), noted.to_string());
+}
+
 #[test]
 fn a_restore_killed_between_rows_loads_no_object_twice() {
     let shop = large_shop();
     let to = shop.cluster.database("restored");
-    let before = broken(&shop, &to, "before-object");
-    assert_eq!(before, "0");
-    // Half of it: the objects that are in are known by the marker, which the loading transactions wrote.
-    let mut running = shop.ernstfall().environment("ERNSTFALL_NOT_PAUSED", "").spawn([
-        "restore",
-        "shop",
-        "--to",
-        &to.socket_url(),
-        "--jobs",
-        "1",
-    ]);
-    let loaded = || -> u32 {
-        to.query_one_text("select count(*) from ernstfall_restore.step where name like 'object %'")
-            .parse()
-            .unwrap()
-    };
-    wait_for("the first object to be in", || loaded() > 0);
-    running.kill9();
-    let _ = &mut running;
-    running.wait().expect_code(137);
+    assert_eq!(broken(&shop, &to, "before-object"), "0");
+    // The second object is loaded and not noted yet: so it must not be in.
+    killed_while_noting(&shop, &to, "object %", 1);
+    shop.ernstfall()
+        .run(["restore", "shop", "--to", &to.socket_url()])
+        .expect_code(0);
+    assert_equal(&to, &shop.database);
+}
+
+#[test]
+fn a_restore_killed_among_large_objects_makes_none_twice() {
+    let shop = Shop::open();
+    shop.backup();
+    let to = shop.cluster.database("restored");
+    broken(&shop, &to, "restore-finish");
+    killed_while_noting(&shop, &to, "large objects", 0);
     shop.ernstfall()
         .run(["restore", "shop", "--to", &to.socket_url()])
         .expect_code(0);

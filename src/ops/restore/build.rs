@@ -136,6 +136,7 @@ pub(in crate::ops) fn create_database_statement(
 /// The step that makes the tables, as pg_restore and the marker call it.
 pub(super) const PRE_DATA: &str = "pre-data";
 const POST_DATA: &str = "post-data";
+const LARGE_OBJECTS: &str = "large objects";
 /// Noted before the step begins: from then on some of its objects may be there.
 const POST_DATA_BEGUN: &str = "post-data begun";
 
@@ -184,8 +185,8 @@ pub(in crate::ops) async fn restore(
     step(
         destination,
         &session,
-        "large objects",
-        large_objects(context, backup, &session),
+        LARGE_OBJECTS,
+        large_objects(context, backup, destination, &session),
     )
     .await?;
     for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
@@ -287,8 +288,13 @@ async fn rows(
     load::load(load, &backup.manifest.data, destination.jobs).await
 }
 
-/// All large objects in one transaction: a broken restore has none of them.
-async fn large_objects(context: &Context, backup: &Backup, session: &Session) -> Result<(), RestoreError> {
+/// All large objects in one transaction, which also notes them: a broken restore has none of them, or all and knows it.
+async fn large_objects(
+    context: &Context,
+    backup: &Backup,
+    destination: &Destination,
+    session: &Session,
+) -> Result<(), RestoreError> {
     if backup.manifest.large_objects.is_empty() {
         return Ok(());
     }
@@ -297,6 +303,9 @@ async fn large_objects(context: &Context, backup: &Backup, session: &Session) ->
         for statement in source::statements(&context.repository, object).await? {
             session.batch("restore the large objects", &statement).await?;
         }
+    }
+    if destination.marker.is_some() {
+        Marker::note(session, LARGE_OBJECTS).await?;
     }
     session.batch("commit", "COMMIT").await?;
     Ok(())

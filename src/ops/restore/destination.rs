@@ -36,7 +36,36 @@ const USER_OBJECTS: &str = "
           FROM pg_catalog.pg_largeobject_metadata m
         UNION ALL
         SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, p.pubowner, 'publication ' || p.pubname
-          FROM pg_catalog.pg_publication p)
+          FROM pg_catalog.pg_publication p
+        UNION ALL
+        SELECT classid, objid, owner, pg_catalog.pg_describe_object(classid, objid, 0) FROM (
+            SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass::oid, oid, oprowner, oprnamespace
+              FROM pg_catalog.pg_operator
+            UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, opfowner, opfnamespace
+              FROM pg_catalog.pg_opfamily
+            UNION ALL SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, collowner, collnamespace
+              FROM pg_catalog.pg_collation
+            UNION ALL SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, oid, conowner, connamespace
+              FROM pg_catalog.pg_conversion
+            UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, cfgowner, cfgnamespace
+              FROM pg_catalog.pg_ts_config
+            UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, dictowner, dictnamespace
+              FROM pg_catalog.pg_ts_dict
+            UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxowner, stxnamespace
+              FROM pg_catalog.pg_statistic_ext) n(classid, objid, owner, namespace)
+          JOIN place ON place.oid = n.namespace
+        UNION ALL
+        SELECT classid, objid, owner, pg_catalog.pg_describe_object(classid, objid, 0) FROM (
+            SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass::oid, oid, fdwowner
+              FROM pg_catalog.pg_foreign_data_wrapper
+            UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, srvowner
+              FROM pg_catalog.pg_foreign_server
+            UNION ALL SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, oid, evtowner
+              FROM pg_catalog.pg_event_trigger
+            UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, lanowner FROM pg_catalog.pg_language
+            UNION ALL SELECT 'pg_catalog.pg_am'::pg_catalog.regclass, oid, 10 FROM pg_catalog.pg_am
+            UNION ALL SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, oid, 10 FROM pg_catalog.pg_cast
+        ) m(classid, objid, owner) WHERE objid >= 16384)
     SELECT o.name FROM object o JOIN pg_catalog.pg_roles r ON r.oid = o.owner
      WHERE NOT r.rolname::text = ANY ($1)
        AND NOT EXISTS (SELECT FROM member WHERE member.classid = o.classid AND member.objid = o.oid)
@@ -78,6 +107,10 @@ const EMPTYING: &[&str] = &[
       JOIN pg_catalog.pg_roles r ON r.oid = e.extowner
      WHERE extname <> 'plpgsql' AND NOT r.rolname::text = ANY ($1)
        AND NOT EXISTS (SELECT FROM ernstfall_restore.step WHERE name = 'had extension ' || extname)",
+    "SELECT 'DROP CAST IF EXISTS (' || castsource::pg_catalog.regtype || ' AS ' || casttarget::pg_catalog.regtype || ') CASCADE'
+       FROM pg_catalog.pg_cast c WHERE oid >= 16384 AND $1::text[] IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = c.oid
+               AND d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass)",
     "SELECT 'DROP SERVER ' || quote_ident(srvname) || ' CASCADE' FROM pg_catalog.pg_foreign_server s
       JOIN pg_catalog.pg_roles r ON r.oid = s.srvowner WHERE NOT r.rolname::text = ANY ($1)",
     "SELECT 'DROP FOREIGN DATA WRAPPER ' || quote_ident(fdwname) || ' CASCADE'
