@@ -46,6 +46,8 @@ pub(super) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write a configuration that works, try the connection, and say what to do next
+    Init(Init),
     /// Take backups now
     Backup(Backup),
     /// Restore backups into scratch, compare and measure them, remove the copy
@@ -56,6 +58,10 @@ pub(super) enum Command {
     Status(Targets),
     /// List what there is
     List(List),
+    /// The checklist: configuration, connections, privileges, programs, scratch, space, schedule
+    Check(Targets),
+    /// Show everything on a throw-away database, with live writes and a damaged backup
+    Demo(Demo),
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
@@ -67,6 +73,38 @@ pub(super) struct Targets {
     /// Which targets [default: all]
     #[arg(value_name = "TARGET")]
     pub(super) targets: Vec<TargetName>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Init {
+    /// Where to write it [default: --config, else ./ernstfall.toml]
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// The same, as an option
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub(super) output: Option<PathBuf>,
+    /// What to call the database [default: its name]
+    #[arg(long, value_name = "NAME")]
+    pub(super) target: Option<TargetName>,
+    /// Connection string, without a password [default: from PGHOST, PGDATABASE and so on]
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// The environment variable that holds the connection string, for one with a password
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    pub(super) url_env: Option<String>,
+    /// Where backups shall live [default: `repository` in the state directory]
+    #[arg(long, value_name = "URL")]
+    pub(super) repository: Option<String>,
+    /// Where journal and scratch servers shall live
+    #[arg(long, value_name = "DIR")]
+    pub(super) state_dir: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Demo {
+    /// Leave source, backups and records on disk, and say where
+    #[arg(long)]
+    pub(super) keep: bool,
 }
 
 #[derive(Args, Debug)]

@@ -64,7 +64,7 @@ pub(super) async fn run(global: &Global, options: &Backup) -> Result<Exit, Failu
     Ok(exit)
 }
 
-fn show(record: &BackupRecord) {
+pub(super) fn show(record: &BackupRecord) {
     let (Some(id), Some(totals)) = (&record.backup, &record.totals) else {
         return;
     };

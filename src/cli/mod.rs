@@ -2,7 +2,10 @@
 
 mod arguments;
 mod backup;
+mod check;
+mod demo;
 mod exit;
+mod init;
 mod list;
 mod man;
 mod print;
@@ -54,11 +57,14 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     setup::start_logging(&arguments.global);
     let global = &arguments.global;
     match arguments.command {
+        Command::Init(options) => init::run(global, &options).await,
         Command::Backup(options) => backup::run(global, &options).await,
         Command::RestoreTest(options) => restore_test::run(global, &options).await,
         Command::Restore(options) => restore::run(global, &options).await,
         Command::Status(options) => status::run(global, &options).await,
         Command::List(options) => list::run(global, &options).await,
+        Command::Check(options) => check::run(global, &options).await,
+        Command::Demo(options) => demo::run(global, &options).await,
         Command::Completions { shell } => man::completions(shell),
         Command::Man => man::page(),
     }

@@ -69,7 +69,7 @@ fn exit_of(record: &RestoreTestRecord) -> Exit {
 /// Mismatches shown; the record holds all.
 const SHOWN: usize = 20;
 
-fn show(record: &RestoreTestRecord) {
+pub(super) fn show(record: &RestoreTestRecord) {
     let backup = record.backup.as_ref().map_or("no backup", |id| id.as_str());
     print::text(&format!(
         "{}: restore test of {backup}: {}",
@@ -98,6 +98,13 @@ fn show(record: &RestoreTestRecord) {
             verification.rows,
             verification.tables,
             print::size(verification.bytes)
+        ));
+    }
+    for check in &verification.checks {
+        let word = if check.passed { "passed" } else { "not passed" };
+        print::text(&format!(
+            "  check: {}: {word} (expected {}, found {})",
+            check.name, check.expected, check.found
         ));
     }
     let rows = record

@@ -80,7 +80,8 @@ impl Setup {
             .collect()
     }
 
-    fn store(&self) -> Result<Arc<dyn store::Store>, Failure> {
+    /// Where backups live.
+    pub(super) fn store(&self) -> Result<Arc<dyn store::Store>, Failure> {
         if self.config.encryption.is_some() {
             return Err(Failure::usage(anyhow!(
                 "{} has [encryption], and this version cannot encrypt: remove the section to store backups in the clear",

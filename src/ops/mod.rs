@@ -1,6 +1,7 @@
 //! The use cases: backup, restore, restore test. One function each; each returns a record.
 
 pub mod backup;
+pub mod check;
 mod compare_schema;
 pub mod context;
 mod fault_point;

@@ -145,6 +145,11 @@ impl Error {
         &self.reason
     }
 
+    /// What to do next.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The server's five-letter code, where the server spoke.
     pub fn sqlstate(&self) -> Option<&str> {
         self.server().map(|server| server.code().code())

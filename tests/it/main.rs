@@ -2,6 +2,7 @@
 // Test code may stop at once where the product may not, and speaks to whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod commands;
 mod support;
 
 mod backup;

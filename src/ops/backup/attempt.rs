@@ -22,7 +22,7 @@ use super::finish::{self, Parts, Read};
 use super::plan::{self, Abilities};
 use super::schema::{self, Schema};
 use super::sink::Stock;
-use super::{BackupError, Notebook, Prepared, watch};
+use super::{BackupError, Notebook, Prepared, locks_needed, watch};
 
 pub(super) async fn run(
     context: &Context,
@@ -161,8 +161,7 @@ async fn export(
     prepared: &Prepared,
     notes: &Notebook,
 ) -> Result<(Exporter, Locking), BackupError> {
-    // The exporter and pg_dump lock every table, each worker one; the application keeps half of the room.
-    let needed = 2 * prepared.lockable_tables + target.jobs as u64;
+    let needed = locks_needed(target, prepared.lockable_tables);
     let locking = if needed > prepared.identity.lock_capacity / 2 {
         let message = format!(
             "{needed} locks do not fit beside the application's into the server's lock table of {}; tables were locked when they were copied (raise max_locks_per_transaction)",

@@ -13,7 +13,7 @@ mod attempt;
 mod copying;
 mod finish;
 mod guide;
-mod plan;
+pub(super) mod plan;
 mod schema;
 mod sink;
 mod watch;
@@ -331,6 +331,11 @@ async fn prepare(
         installation,
         lockable_tables,
     })
+}
+
+/// The exporter and pg_dump lock every table, each worker one; the application keeps half of the lock table.
+pub(super) fn locks_needed(target: &Target, lockable_tables: u64) -> u64 {
+    2 * lockable_tables + target.jobs as u64
 }
 
 /// Names everything that cannot be read, or returns how many tables are to be locked.

@@ -32,14 +32,14 @@ pub(super) struct Unit {
 }
 
 /// What the server allows.
-pub(super) struct Abilities {
-    pub(super) server_version_num: i32,
-    pub(super) standby: bool,
-    pub(super) quoting: Quoting,
+pub(in crate::ops) struct Abilities {
+    pub(in crate::ops) server_version_num: i32,
+    pub(in crate::ops) standby: bool,
+    pub(in crate::ops) quoting: Quoting,
 }
 
 /// The target leaves the whole relation out.
-pub(super) fn excluded(target: &Target, relation: &Relation) -> bool {
+pub(in crate::ops) fn excluded(target: &Target, relation: &Relation) -> bool {
     matches_any(&target.exclude, &relation.display_name())
 }
 
@@ -128,6 +128,16 @@ impl Plan {
             condition: whole.condition,
         });
     }
+}
+
+/// What of these relations a backup leaves out, and why.
+pub(in crate::ops) fn not_covered(
+    target: &Target,
+    relations: &[Relation],
+    abilities: &Abilities,
+) -> Vec<NotCovered> {
+    let left_out = |relation| left_out(target, relation, abilities);
+    relations.iter().filter_map(left_out).collect()
 }
 
 /// Why nothing of the relation's rows is in the backup, if it is so.

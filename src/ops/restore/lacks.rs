@@ -41,7 +41,7 @@ pub(in crate::ops) async fn extensions(session: &Session, contents: &Contents) -
 }
 
 /// The Debian package that brings an extension.
-fn package(extension: &str, major: i32) -> String {
+pub(in crate::ops) fn package(extension: &str, major: i32) -> String {
     match extension {
         "postgis"
         | "postgis_topology"
@@ -84,6 +84,11 @@ pub(in crate::ops) fn disk_space(
     directory: &Path,
     contents: &Contents,
 ) -> Result<Option<String>, nix::Error> {
+    space_for(directory, contents.database.size_bytes)
+}
+
+/// Whether the disk has room for the copy of a database of this size.
+pub(in crate::ops) fn space_for(directory: &Path, database_bytes: u64) -> Result<Option<String>, nix::Error> {
     let statistics = nix::sys::statvfs::statvfs(directory)?;
     let free = statistics.blocks_available() * statistics.fragment_size();
     #[expect(
@@ -92,7 +97,7 @@ pub(in crate::ops) fn disk_space(
         clippy::cast_sign_loss,
         reason = "an estimate"
     )]
-    let needed = (contents.database.size_bytes as f64 * SPACE_FACTOR) as u64 + SPACE_FLOOR;
+    let needed = (database_bytes as f64 * SPACE_FACTOR) as u64 + SPACE_FLOOR;
     Ok((free < needed).then(|| {
         format!(
             "{} has {} MB free, and the copy needs about {} MB: free some space or set scratch.directory",

@@ -1,0 +1,178 @@
+//! `ernstfall check`.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+
+use crate::config::{self, RepositoryLocation};
+use crate::journal::{History, Journal};
+use crate::ops::check::{self, CheckLine, LineResult, Surroundings, TriedScratches};
+use crate::repository::Repository;
+
+use super::arguments::{Global, Targets};
+use super::exit::{Exit, Failure};
+use super::print;
+use super::setup::Setup;
+
+pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Failure> {
+    let setup = Setup::load(global)?;
+    let targets = setup.targets(&options.targets)?;
+    let mut view = View {
+        json: global.json,
+        quiet: global.quiet,
+        lines: Vec::new(),
+    };
+    let cancel = setup.signals.cancel.clone();
+    tokio::select! {
+        () = all(&setup, targets, &mut view) => {}
+        () = cancel.cancelled() => {}
+    }
+    if global.json {
+        print::json(&view.lines).map_err(Failure::operation)?;
+    } else {
+        view.summary();
+    }
+    let failed = view.count(LineResult::Failed) > 0;
+    let exit = if failed { Exit::CouldNotRun } else { Exit::Done };
+    Ok(setup.signals.exit().unwrap_or(exit))
+}
+
+async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
+    view.show(configuration(setup));
+    view.show(check::state_directory(&setup.config.state_dir));
+    let (lines, repository) = repository(setup).await;
+    view.show(lines);
+    let surroundings = Surroundings {
+        bin_dir: setup.config.bin_dir.clone(),
+        cancel: setup.signals.cancel.clone(),
+        clock: Utc::now,
+        history: history(setup, repository.as_ref()).await,
+        repository: repository.map(Arc::new),
+    };
+    let mut tried = TriedScratches::default();
+    for configured in targets {
+        let gap = configured
+            .backup
+            .as_ref()
+            .and_then(|schedule| schedule.longest_gap());
+        match setup.target(configured) {
+            Ok(target) => view.show(check::target(&surroundings, &target, gap, &mut tried).await),
+            // A secret that is not there, mostly: the other targets are checked all the same.
+            Err(failure) => view.show(vec![CheckLine {
+                area: check::area_of(configured.name.as_str()),
+                subject: "configuration".to_owned(),
+                result: LineResult::Failed,
+                message: crate::ops::chain(failure.error.as_ref()),
+                remedy: Some(format!("correct this target in {}", setup.config.file.display())),
+            }]),
+        }
+    }
+}
+
+fn configuration(setup: &Setup) -> Vec<CheckLine> {
+    let line = |subject: &str, result, message: String, remedy: Option<String>| CheckLine {
+        area: "configuration".to_owned(),
+        subject: subject.to_owned(),
+        result,
+        message,
+        remedy,
+    };
+    let file = &setup.config.file;
+    let count = setup.config.targets.len();
+    let plural = if count == 1 { "" } else { "s" };
+    let read = format!("{} is without faults: {count} target{plural}", file.display());
+    let mut lines = vec![line("file", LineResult::Ok, read, None)];
+    for key in setup.config.not_yet_acted_upon() {
+        let message = format!("{key} is read, and this version does nothing with it");
+        let remedy = match key.ends_with(".backup") || key.ends_with(".restore_test") {
+            true => "until then, run `ernstfall backup` and `ernstfall restore-test` from a timer or cron"
+                .to_owned(),
+            false => format!(
+                "do not count on it; nothing to do, or remove it from {}",
+                file.display()
+            ),
+        };
+        lines.push(line(
+            "not yet acted upon",
+            LineResult::Warning,
+            message,
+            Some(remedy),
+        ));
+    }
+    lines
+}
+
+async fn repository(setup: &Setup) -> (Vec<CheckLine>, Option<Repository>) {
+    let directory = match &setup.config.repository.location {
+        RepositoryLocation::Directory(path) => Some(path.as_path()),
+        RepositoryLocation::S3 { .. } => None,
+    };
+    match setup.store() {
+        Ok(store) => check::repository(store, directory).await,
+        Err(failure) => {
+            let line = CheckLine {
+                area: "repository".to_owned(),
+                subject: "access".to_owned(),
+                result: LineResult::Failed,
+                message: crate::ops::chain(failure.error.as_ref()),
+                remedy: Some(format!("correct it in {}", setup.config.file.display())),
+            };
+            (vec![line], None)
+        }
+    }
+}
+
+/// Nothing where it cannot be read: the lines about state and repository say why.
+async fn history(setup: &Setup, repository: Option<&Repository>) -> Option<History> {
+    let journal = Journal::open(&setup.config.state_dir).ok()?;
+    match repository {
+        Some(repository) => journal.history_with(repository).await.ok(),
+        None => journal.history().ok(),
+    }
+}
+
+/// Shows lines as they come: some take seconds.
+struct View {
+    json: bool,
+    quiet: bool,
+    lines: Vec<CheckLine>,
+}
+
+impl View {
+    fn show(&mut self, lines: Vec<CheckLine>) {
+        let wanted: Vec<&CheckLine> = lines
+            .iter()
+            .filter(|line| !self.quiet || line.result != LineResult::Ok)
+            .collect();
+        if let Some(first) = wanted.first().filter(|_| !self.json) {
+            print::text(&first.area);
+            wanted.iter().for_each(|line| show(line));
+        }
+        self.lines.extend(lines);
+    }
+
+    fn count(&self, result: LineResult) -> usize {
+        self.lines.iter().filter(|line| line.result == result).count()
+    }
+
+    fn summary(&self) {
+        let (warnings, failed) = (self.count(LineResult::Warning), self.count(LineResult::Failed));
+        let plural = if warnings == 1 { "" } else { "s" };
+        print::text(&format!(
+            "{} ok, {warnings} warning{plural}, {failed} failed",
+            self.count(LineResult::Ok)
+        ));
+    }
+}
+
+fn show(line: &CheckLine) {
+    let word = match line.result {
+        LineResult::Ok => "ok",
+        LineResult::Warning => "warn",
+        LineResult::Failed => "FAIL",
+    };
+    print::text(&format!("  {word:<4}  {}: {}", line.subject, line.message));
+    if let Some(remedy) = &line.remedy {
+        print::text(&format!("        -> {remedy}"));
+    }
+}

@@ -1,0 +1,147 @@
+//! What was done so far: a backup, a restore test of it, and whether the schedule can meet the RPO at all.
+
+use std::time::Duration;
+
+use crate::model::manifest::Manifest;
+use crate::model::record::{Record, RestoreTestRecord, Verdict};
+use crate::ops::target::Target;
+
+use super::{Lines, Surroundings};
+
+/// Adds the lines about earlier runs.
+pub(super) async fn check(
+    surroundings: &Surroundings,
+    target: &Target,
+    longest_gap: Option<Duration>,
+    lines: &mut Lines,
+) {
+    let newest = newest_backup(surroundings, target, lines).await;
+    if newest.is_some() {
+        restore_test(surroundings, target, lines);
+    }
+    schedule(
+        target,
+        longest_gap,
+        newest.map(|manifest| manifest.duration_seconds),
+        lines,
+    );
+}
+
+async fn newest_backup(surroundings: &Surroundings, target: &Target, lines: &mut Lines) -> Option<Manifest> {
+    let remedy = format!("ernstfall backup {}", target.name);
+    let listed = match &surroundings.repository {
+        None => {
+            lines.warning("last backup", "there is none", remedy);
+            return None;
+        }
+        Some(repository) => repository.manifests(&target.name).await,
+    };
+    match listed {
+        Err(error) => {
+            lines.failed("last backup", crate::ops::chain(&error), "look at the repository");
+            None
+        }
+        Ok(listed) => {
+            match listed.newest() {
+                None => lines.warning("last backup", "there is none", remedy),
+                Some(manifest) => lines.ok(
+                    "last backup",
+                    format!(
+                        "{} in {:.1} s, recovery point {}",
+                        manifest.id,
+                        manifest.duration_seconds,
+                        manifest
+                            .recovery_point
+                            .at
+                            .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+                    ),
+                ),
+            }
+            listed.newest().cloned()
+        }
+    }
+}
+
+fn restore_test(surroundings: &Surroundings, target: &Target, lines: &mut Lines) {
+    let remedy = format!("ernstfall restore-test {}", target.name);
+    let Some(history) = &surroundings.history else {
+        return;
+    };
+    match last_test(&history.entries, target) {
+        None => lines.warning(
+            "last restore test",
+            "there was none: it is not known whether the backups can be restored",
+            remedy,
+        ),
+        Some(test) if test.verdict == Verdict::Passed => {
+            let at = test
+                .finished_at
+                .to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+            lines.ok("last restore test", format!("passed at {at}"));
+        }
+        Some(test) => {
+            let reason = test.reason.as_deref().unwrap_or("no reason was recorded");
+            let message = format!("{}: {reason}", test.verdict.as_str());
+            lines.warning("last restore test", message, remedy);
+        }
+    }
+}
+
+fn last_test<'a>(
+    entries: &'a [crate::model::record::Entry],
+    target: &Target,
+) -> Option<&'a RestoreTestRecord> {
+    entries.iter().rev().find_map(|entry| match &entry.record {
+        Record::RestoreTest(record) if record.target == target.name => Some(record.as_ref()),
+        _ => None,
+    })
+}
+
+/// In the worst moment, just before a backup ends, the newest recovery point is one gap and one backup old.
+fn schedule(target: &Target, longest_gap: Option<Duration>, last_seconds: Option<f64>, lines: &mut Lines) {
+    let (Some(rpo), Some(gap)) = (target.rpo, longest_gap) else {
+        return;
+    };
+    let (rpo, gap) = (rpo.as_secs_f64(), gap.as_secs_f64());
+    let worst = gap + last_seconds.unwrap_or(0.0);
+    let message = format!(
+        "backups up to {gap:.0} s apart that take {} lose up to {worst:.0} s, and the RPO is {rpo:.0} s",
+        last_seconds.map_or("an unknown time".to_owned(), |seconds| format!("{seconds:.0} s")),
+    );
+    if worst > rpo {
+        lines.failed(
+            "schedule",
+            message,
+            "back up more often, use more `jobs`, or agree on a longer `rpo`",
+        );
+    } else {
+        lines.ok("schedule", message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LineResult;
+    use super::*;
+
+    fn judged(gap_seconds: u64, last_seconds: Option<f64>) -> LineResult {
+        let mut target = crate::ops::target::for_tests();
+        target.rpo = Some(Duration::from_secs(3600));
+        let mut lines = Lines::of("target shop");
+        schedule(
+            &target,
+            Some(Duration::from_secs(gap_seconds)),
+            last_seconds,
+            &mut lines,
+        );
+        lines.lines[0].result
+    }
+
+    #[test]
+    fn an_interval_and_a_backup_together_must_fit_into_the_rpo() {
+        assert_eq!(judged(3600, Some(1.0)), LineResult::Failed);
+        assert_eq!(judged(3500, Some(100.0)), LineResult::Ok);
+        assert_eq!(judged(3600, None), LineResult::Ok);
+        assert_eq!(judged(3601, None), LineResult::Failed);
+    }
+}
