@@ -300,6 +300,8 @@ async fn prepare(
     options: Options,
     notes: &Notebook,
 ) -> Result<Prepared, BackupError> {
+    // First of all: through such a pooler, the settings of a session would stay on other people's connections.
+    pooler::refuse_transaction_pooler(&target.connection).await?;
     let guard = Session::connect(&target.connection, "backup guard", None).await?;
     if guard.server_version_num() < OLDEST_SERVER {
         return Err(BackupError::ServerTooOld {
@@ -307,7 +309,6 @@ async fn prepare(
             version: guard.server_version().to_owned(),
         });
     }
-    pooler::refuse_transaction_pooler(&target.connection).await?;
     let skew = facts::clock(&guard).await? - (context.clock)();
     notes.lock().clock_skew_seconds = Some(skew.as_seconds_f64());
     let identity = facts::identity(&guard).await?;
