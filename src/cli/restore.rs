@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 
-use crate::model::record::{Outcome, RestoreRecord};
+use crate::model::record::{Outcome, RestoreRecord, Verdict};
 use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError};
 
 use super::arguments::{Global, Restore};
@@ -46,29 +46,21 @@ pub(super) async fn run(global: &Global, options: &Restore) -> Result<Exit, Fail
         .map_err(Failure::operation)?;
     setup.deliver(&context).await;
     show(global, &record)?;
-    Ok(setup.signals.exit().unwrap_or_else(|| exit_of(&record)))
+    Ok(setup.signals.exit().unwrap_or_else(|| exit_of(record.verdict)))
 }
 
 fn failure(error: RestoreError) -> Failure {
-    let exit = match error.verdict() {
-        crate::model::record::Verdict::Failed => Exit::BadBackup,
-        _ => Exit::CouldNotRun,
-    };
     Failure {
-        exit,
+        exit: exit_of(error.verdict()),
         error: error.into(),
     }
 }
 
-fn exit_of(record: &RestoreRecord) -> Exit {
-    let differs = record
-        .verification
-        .as_ref()
-        .is_some_and(|found| !found.mismatches.is_empty());
-    match record.outcome {
-        Outcome::Succeeded => Exit::Done,
-        _ if differs => Exit::BadBackup,
-        _ => Exit::CouldNotRun,
+fn exit_of(verdict: Verdict) -> Exit {
+    match verdict {
+        Verdict::Passed => Exit::Done,
+        Verdict::Failed => Exit::BadBackup,
+        Verdict::CouldNotRun => Exit::CouldNotRun,
     }
 }
 

@@ -236,6 +236,8 @@ pub struct RestoreRecord {
     /// Where it was restored to; never with a password.
     pub destination: String,
     pub outcome: Outcome,
+    /// What the restore says of the backup.
+    pub verdict: Verdict,
     pub reason: Option<String>,
     pub started_at: DateTime<Utc>,
     pub finished_at: DateTime<Utc>,

@@ -82,20 +82,6 @@ impl Repository {
         })
     }
 
-    /// The backup with the newest recovery point that can be read.
-    pub async fn newest(&self, target: &TargetName) -> Result<Option<Manifest>, Error> {
-        Ok(self.manifests(target).await?.newest().cloned())
-    }
-
-    /// The newest backup whose recovery point is not after this moment.
-    pub async fn newest_before(
-        &self,
-        target: &TargetName,
-        moment: DateTime<Utc>,
-    ) -> Result<Option<Manifest>, Error> {
-        Ok(self.manifests(target).await?.newest_before(moment).cloned())
-    }
-
     /// Makes the backup exist: the last thing that a backup does.
     ///
     /// Not retried: an error may come from a put that did succeed, and only a look at the repository tells.
@@ -184,21 +170,13 @@ mod tests {
             .map(|m| m.id.clone())
             .collect();
         assert_eq!(ids, [id(0), id(1), id(2)]);
-        assert_eq!(repository.newest(&target()).await.unwrap().unwrap().id, id(2));
-        let before = |moment| {
-            let repository = repository.clone();
-            async move {
-                repository
-                    .newest_before(&target(), moment)
-                    .await
-                    .unwrap()
-                    .map(|m| m.id)
-            }
-        };
+        let manifests = repository.manifests(&target()).await.unwrap();
+        assert_eq!(manifests.newest().map(|m| &m.id), Some(&id(2)));
+        let before = |moment| manifests.newest_before(moment).map(|m| m.id.clone());
         let second = manifest(1).recovery_point.at;
-        assert_eq!(before(second).await, Some(id(1)));
-        assert_eq!(before(second - chrono::TimeDelta::seconds(1)).await, Some(id(0)));
-        assert_eq!(before(time(-100_000)).await, None);
+        assert_eq!(before(second), Some(id(1)));
+        assert_eq!(before(second - chrono::TimeDelta::seconds(1)), Some(id(0)));
+        assert_eq!(before(time(-100_000)), None);
         assert!(matches!(
             repository.manifest(&target(), &id(7)).await,
             Err(Error::NoBackup { .. })

@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::journal::{Error as JournalError, Run, Task};
 use crate::model::manifest::{Manifest, RecoveryPoint, Totals};
-use crate::model::record::{FORMAT, Outcome, Record, RestoreRecord};
+use crate::model::record::{FORMAT, Outcome, Record, RestoreRecord, Verdict};
 use crate::model::target_name::TargetName;
-use crate::model::verification::Verification;
+use crate::model::verification::{Mismatch, Verification};
 use crate::ops::compare_schema::compare_schema;
 use crate::ops::context::Context;
 use crate::ops::phases::Phases;
@@ -136,7 +136,7 @@ pub async fn restore(
         result = work => result,
         () = context.cancel.cancelled() => Err(RestoreError::Cancelled),
     };
-    let (outcome, reason) = outcome(&result);
+    let (outcome, verdict, reason) = judge(&result);
     let record = RestoreRecord {
         format: FORMAT,
         id: run.id().to_string(),
@@ -144,6 +144,7 @@ pub async fn restore(
         backup: manifest.map(|manifest: Manifest| manifest.id),
         destination: to.describe(),
         outcome,
+        verdict,
         reason,
         started_at,
         finished_at: (context.clock)(),
@@ -154,20 +155,30 @@ pub async fn restore(
     Ok(record)
 }
 
-fn outcome(result: &Result<Verification, RestoreError>) -> (Outcome, Option<String>) {
+/// How the restore ended, what it says of the backup, and why.
+fn judge(result: &Result<Verification, RestoreError>) -> (Outcome, Verdict, Option<String>) {
     match result {
         Ok(verification) => match verification.mismatches.first() {
-            None => (Outcome::Succeeded, None),
-            Some(first) => (
-                Outcome::Failed,
-                Some(format!(
-                    "the restored database differs: {} {}: expected {}, found {}",
-                    first.kind, first.name, first.expected, first.found
-                )),
-            ),
+            None => (Outcome::Succeeded, Verdict::Passed, None),
+            Some(first) => {
+                let Mismatch {
+                    kind,
+                    name,
+                    expected,
+                    found,
+                } = first;
+                let reason = format!(
+                    "the restored database differs: {kind} {name}: expected {expected}, found {found}"
+                );
+                (Outcome::Failed, Verdict::Failed, Some(reason))
+            }
         },
-        Err(RestoreError::Cancelled) => (Outcome::Cancelled, Some(RestoreError::Cancelled.to_string())),
-        Err(error) => (Outcome::Failed, Some(crate::ops::chain(error))),
+        Err(RestoreError::Cancelled) => (
+            Outcome::Cancelled,
+            Verdict::CouldNotRun,
+            Some(RestoreError::Cancelled.to_string()),
+        ),
+        Err(error) => (Outcome::Failed, error.verdict(), Some(crate::ops::chain(error))),
     }
 }
 
