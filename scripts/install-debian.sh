@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
-# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl zstd
+# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd
 set -euo pipefail
 
-# Server programs of Debian are not in PATH.
+# Server programs of Debian are not in PATH, nor is /usr/sbin for everybody.
 found() {
-    command -v "$1" >/dev/null || { [ "$1" = postgres ] && compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
+    PATH=$PATH:/usr/sbin command -v "$1" >/dev/null || { [ "$1" = postgres ] && compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 }
 
 package_of() {
@@ -15,6 +15,7 @@ package_of() {
         postgres) echo postgresql ;;
         psql) echo postgresql-client ;;
         openssl) echo openssl ;;
+        pgbouncer) echo pgbouncer ;;
         zstd) echo zstd ;;
         *) echo "install-debian.sh: no package known for $1" >&2; exit 2 ;;
     esac
@@ -49,3 +50,8 @@ echo "installing: ${packages[*]}" >&2
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes)
 "${apt[@]}" update </dev/null
 "${apt[@]}" install --no-install-recommends "${packages[@]}" </dev/null
+
+# Its package starts a pooler on port 6432, which nobody asked for either.
+if [[ " ${packages[*]} " == *" pgbouncer "* ]] && command -v systemctl >/dev/null; then
+    "${as_root[@]}" systemctl disable --now pgbouncer >/dev/null 2>&1 || true
+fi
