@@ -183,7 +183,7 @@ fn a_real_restore_does_not_fall_back_to_an_older_backup_in_silence() {
     let ernstfall = shop.ernstfall();
     let output = ernstfall
         .run(["restore", "shop", "--to", &empty.socket_url()])
-        .expect_code(1);
+        .expect_code(3);
     assert!(output.stderr.contains(&second), "{}", output.stderr);
     assert_eq!(
         empty.query_one_text("select count(*) from pg_namespace where nspname ~ 'ernstfall'"),
