@@ -27,6 +27,7 @@ pub(super) async fn compare_schema(
         connection: &connection,
         on: &destination.on,
         snapshot_name: None,
+        application: "ernstfall pg_dump",
         lock_timeout: LOCK_TIMEOUT,
         exclude: Vec::new(),
     };

@@ -25,6 +25,8 @@ pub struct DumpRequest<'a> {
     /// What the error messages call the server.
     pub on: &'a str,
     pub snapshot_name: Option<&'a str>,
+    /// The name of its session on the server.
+    pub application: &'a str,
     /// How long pg_dump may wait for a lock; without it, it waits for ever behind a queued ALTER TABLE.
     pub lock_timeout: Duration,
     /// Whole tables left out, by schema and name.
@@ -56,6 +58,7 @@ pub async fn schema(request: &DumpRequest<'_>) -> Result<SchemaArchive, Error> {
         command.arg(format!("--exclude-table={}", pattern(schema, name)));
     }
     request.connection.apply(&mut command);
+    command.env("PGAPPNAME", request.application);
     let output = run(command, request.on).await?;
     let not_covered = judge_warnings(&output.1, request.on)?;
     Ok(SchemaArchive {

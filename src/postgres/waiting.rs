@@ -1,5 +1,7 @@
 //! Who waits for whom: the sessions in our way, and those that we are in the way of.
 
+use std::time::Duration;
+
 use super::error::Error;
 use super::session::Session;
 
@@ -22,6 +24,25 @@ pub async fn blockers_of(guard: &Session, pid: i32) -> Result<Option<String>, Er
         })
         .collect();
     Ok((!described.is_empty()).then(|| described.join("; ")))
+}
+
+/// The sessions that have kept our session of this name waiting for longer than `limit`, or `None`.
+///
+/// Waiting for LOCK TABLE does not count: pg_dump has a time limit of its own for that.
+pub async fn blockers_of_application(
+    guard: &Session,
+    application: &str,
+    limit: Duration,
+) -> Result<Option<String>, Error> {
+    let sql = "SELECT pid FROM pg_catalog.pg_stat_activity
+                WHERE application_name = $1 AND wait_event_type = 'Lock' AND query NOT LIKE 'LOCK TABLE%'
+                  AND pg_catalog.clock_timestamp() - query_start > $2::float8 * interval '1 second'";
+    let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&application, &limit.as_secs_f64()];
+    let rows = guard.select("see whether pg_dump waits", sql, parameters).await?;
+    match rows.first() {
+        Some(row) => blockers_of(guard, row.get(0)).await,
+        None => Ok(None),
+    }
 }
 
 /// A statement that waits for a lock we hold, with the application's queries queueing behind it.

@@ -221,7 +221,6 @@ fn settings_of_the_database_that_change_how_values_are_read_and_written_do_no_ha
     source.execute(
         "create schema evil; create table evil.pg_class (a int); insert into evil.pg_class values (1)",
     );
-    let name = source.name();
     for setting in [
         "datestyle = 'German, DMY'",
         "intervalstyle = 'sql_standard'",
@@ -242,9 +241,11 @@ fn settings_of_the_database_that_change_how_values_are_read_and_written_do_no_ha
         "client_min_messages = 'debug5'",
         "default_transaction_read_only = on",
     ] {
-        // The last one forbids the next.
-        let sql = format!("alter database {name} set {setting}");
-        cluster.maintenance().execute(&sql);
+        // The copy has them before anything is loaded, too.
+        for name in [source.name(), copy.name()] {
+            let sql = format!("alter database {name} set {setting}");
+            cluster.maintenance().execute(&sql);
+        }
     }
     let directory = TestDir::new("backup");
     let ernstfall = product(&directory, &source);

@@ -471,3 +471,27 @@ fn before_a_copy_without_locks(statements: &[(&str, &str)]) {
         }
     }
 }
+
+/// pg_dump and the reading of sequences would wait for as long as the other transaction lasts.
+#[test]
+fn view_or_sequence_locked_by_somebody_else_fails_the_backup_in_time() {
+    let cluster = Cluster::start();
+    for (sql, told) in [
+        ("begin; drop view v", "held a conflicting lock"),
+        ("begin; drop sequence s", "lock timeout"),
+    ] {
+        let source = cluster.database("shop");
+        source.execute(SCHEMA);
+        let other = source.session();
+        other.execute(sql);
+        let directory = TestDir::new("ddl");
+        let ernstfall = product(&directory, &source).target_key("lock_timeout", "\"1s\"");
+        let output = ernstfall.run(["backup"]).expect_code(1);
+        assert!(output.elapsed < Duration::from_secs(15), "{:?}", output.elapsed);
+        assert!(output.stderr.contains(told), "{told}: {}", output.stderr);
+        expect_nothing_stored(&ernstfall, "shop");
+        other.execute("rollback");
+        wait_until_gone(&source);
+        ernstfall.run(["backup"]).expect_code(0);
+    }
+}

@@ -309,6 +309,9 @@ async fn prepare(
             version: guard.server_version().to_owned(),
         });
     }
+    // It reads sequences, which somebody may have locked.
+    let lock_timeout = format!("SET lock_timeout = {}", target.lock_timeout.as_millis());
+    guard.batch("set the lock timeout", &lock_timeout).await?;
     let skew = facts::clock(&guard).await? - (context.clock)();
     notes.lock().clock_skew_seconds = Some(skew.as_seconds_f64());
     let identity = facts::identity(&guard).await?;

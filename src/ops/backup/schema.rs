@@ -13,7 +13,7 @@ use crate::postgres::snapshot::Exporter;
 use crate::postgres::{facts, schema_watch, sequences};
 
 use super::plan::{self, Plan};
-use super::{BackupError, Prepared};
+use super::{BackupError, Prepared, watch};
 
 /// Everything about the schema, read right after the export.
 pub(super) struct Schema {
@@ -69,15 +69,21 @@ async fn dump_schema(
         .iter()
         .filter(|relation| plan::excluded(target, relation))
         .map(|relation| (relation.schema.clone(), relation.name.clone()));
+    let application = format!("ernstfall pg_dump {}", exporter.snapshot_name);
     let request = DumpRequest {
         installation: &prepared.installation,
         connection: child,
         on: prepared.guard.description(),
         snapshot_name: Some(&exporter.snapshot_name),
+        application: &application,
         lock_timeout: target.lock_timeout,
         exclude: exclude.collect(),
     };
-    let archive = match dump::schema(&request).await {
+    let dumped = tokio::select! {
+        dumped = dump::schema(&request) => dumped,
+        error = watch::stuck(&prepared.guard, &application, target.lock_timeout) => return Err(error),
+    };
+    let archive = match dumped {
         Err(error) if error.kind() == ErrorKind::LockTimeout => {
             return Err(BackupError::SchemaMoved(format!(
                 "a statement waits for a lock we hold: {error}"

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use crate::ops::target::OnBlockedDdl;
 use crate::postgres::session::Session;
+use crate::postgres::snapshot::SnapshotError;
 use crate::postgres::waiting::{self, Waiter};
 
 use super::{BackupError, Notebook};
 
 /// A waiting statement is seen within this time and one query.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether pg_dump gets on: small against any useful lock_timeout, and cheap.
+const STUCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Watches until it is dropped, or until the backup has to give way.
 pub(super) async fn watch(
@@ -33,6 +37,24 @@ pub(super) async fn watch(
                 let finding = super::warning(&waiter.table, description);
                 notes.lock().findings.push(finding);
             }
+        }
+    }
+}
+
+/// Waits until pg_dump has waited too long for a lock on a view or the like, for which it knows no time limit.
+pub(super) async fn stuck(guard: &Session, application: &str, limit: Duration) -> BackupError {
+    loop {
+        tokio::time::sleep(STUCK_INTERVAL).await;
+        match waiting::blockers_of_application(guard, application, limit).await {
+            Ok(None) => {}
+            Ok(Some(blocker)) => {
+                return BackupError::Snapshot(SnapshotError::Blocked {
+                    on: guard.description().to_owned(),
+                    blocker,
+                    waited: limit,
+                });
+            }
+            Err(error) => return error.into(),
         }
     }
 }
