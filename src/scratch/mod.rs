@@ -1,7 +1,7 @@
 //! Disposable servers to restore into.
 //!
 //! [`Embedded`] makes a private cluster for one restore test, inside a sandbox: the restored copy is other
-//! people's code with superuser rights. [`sweep`] removes what a killed process left behind. [`sandbox`] is the
+//! people's code with superuser rights. [`sweep()`] removes what a killed process left behind. [`sandbox`] is the
 //! inside: hidden subcommands of our own binary.
 
 mod embedded;

@@ -1,13 +1,13 @@
 //! Backup: lock first, then look; schema by pg_dump; rows by COPY; manifest last.
 //!
-//! - [`attempt`](self::attempt) is one try from the locks to the stored objects; it is started over when the schema
+//! - `attempt` is one try from the locks to the stored objects; it is started over when the schema
 //!   moved under it.
-//! - [`schema`](self::schema) dumps the schema and reads what belongs to it.
-//! - [`plan`](self::plan) decides what is copied, what is not covered, and how big tables are split.
-//! - [`copying`](self::copying) runs the workers.
-//! - [`sink`](self::sink) turns rows into stored objects.
-//! - [`watch`](self::watch) looks who waits behind the backup.
-//! - [`finish`](self::finish) stores everything but the rows.
+//! - `schema` dumps the schema and reads what belongs to it.
+//! - `plan` decides what is copied, what is not covered, and how big tables are split.
+//! - `copying` runs the workers.
+//! - `sink` turns rows into stored objects.
+//! - `watch` looks who waits behind the backup.
+//! - `finish` stores everything but the rows.
 
 mod attempt;
 mod copying;

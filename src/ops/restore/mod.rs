@@ -1,10 +1,10 @@
 //! Restore: the same code for a restore test and for the real thing.
 //!
-//! - [`source`](self::source) chooses a backup and reads its parts.
-//! - [`build`](self::build) makes the database again, phase by phase.
-//! - [`load`](self::load) loads the rows.
-//! - [`lacks`](self::lacks) finds what is missing before anything is touched.
-//! - [`real`](self::real) is the command `restore`, with its marker.
+//! - `source` chooses a backup and reads its parts.
+//! - `build` makes the database again, phase by phase.
+//! - `load` loads the rows.
+//! - `lacks` finds what is missing before anything is touched.
+//! - `real` is the command `restore`, with its marker.
 
 pub(super) mod build;
 pub(super) mod lacks;
