@@ -29,6 +29,11 @@ impl BackupId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The part that tells the time. Which of two backups of one second is newer, their ids do not tell.
+    pub fn second(&self) -> &str {
+        self.0.split('-').next().unwrap_or_default()
+    }
 }
 
 impl FromStr for BackupId {

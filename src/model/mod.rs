@@ -10,6 +10,7 @@ pub mod human_duration;
 pub mod manifest;
 pub mod objective;
 pub mod record;
+pub mod redact;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod schedule;

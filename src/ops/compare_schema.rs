@@ -6,6 +6,7 @@ use crate::model::schema_text::{self, SchemaDifference};
 use crate::model::verification::{Finding, Mismatch, Severity, Verification};
 use crate::ops::restore::RestoreError;
 use crate::ops::restore::build::{Backup, Destination};
+use crate::ops::verify::CopyKind;
 use crate::postgres::dump::{self, DumpRequest};
 use crate::postgres::session::Session;
 
@@ -16,8 +17,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) async fn compare_schema(
     backup: &Backup,
     destination: &Destination,
+    kind: CopyKind,
     verification: &mut Verification,
 ) -> Result<(), RestoreError> {
+    let given = kind == CopyKind::GivenDatabase;
     let connection = destination.connection.for_child(&destination.directory)?;
     let session = Session::connect(&destination.connection, "verify", None).await?;
     let server_version = session.server_version().to_owned();
@@ -57,6 +60,14 @@ pub(super) async fn compare_schema(
     let comparable = major(&backup.manifest.versions.pg_dump) == major(&destination.installation.version)
         && major(&backup.manifest.versions.server) == major(&server_version);
     for difference in schema_text::compare(&expected, &found) {
+        if let (SchemaDifference::Unexpected { entry }, true) = (&difference, given) {
+            verification.findings.push(Finding {
+                severity: Severity::Info,
+                subject: entry.clone(),
+                message: "in the database restored into, and not in the backup".to_owned(),
+            });
+            continue;
+        }
         report(difference, comparable, verification);
     }
     Ok(())

@@ -94,7 +94,7 @@ async fn run(mut command: Command, on: &str) -> Result<(Vec<u8>, String), Error>
     } else {
         ErrorKind::Other
     };
-    let reason = format!("pg_dump ended with {}: {}", output.status, errors.trim());
+    let reason = format!("pg_dump ended with {}: {}", output.status, errors_only(&errors));
     Err(Error::new(
         TRIED,
         on,
@@ -102,6 +102,16 @@ async fn run(mut command: Command, on: &str) -> Result<(Vec<u8>, String), Error>
         reason,
         "see what pg_dump says, and try again once that is mended",
     ))
+}
+
+/// The lines that say what went wrong, without those that quote rows and statements: they may hold anything.
+fn errors_only(errors: &str) -> String {
+    let lines: Vec<&str> = errors.lines().filter(|line| line.contains(": error: ")).collect();
+    if lines.is_empty() {
+        "it said nothing".to_owned()
+    } else {
+        lines.join("; ")
+    }
 }
 
 /// Sorts pg_dump's warnings: the known ones name what is left out, any other fails the backup.
@@ -156,6 +166,22 @@ fn only_existing(errors: &str) -> bool {
     errors.lines().any(|line| is_error(&line)) && errors.lines().filter(is_error).all(exists)
 }
 
+/// A process group that is ended when this is dropped, unless its leader has ended by itself.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|pid| i32::try_from(pid).ok());
+        if let Some(leader) = leader {
+            // It may have ended just now.
+            let _ = nix::sys::signal::killpg(
+                nix::unistd::Pid::from_raw(leader),
+                nix::sys::signal::Signal::SIGTERM,
+            );
+        }
+    }
+}
+
 /// Runs pg_restore for one section and stops at its first error.
 ///
 /// The child is killed when the future is dropped; what it had done by then stays in the database.
@@ -171,21 +197,36 @@ pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> 
     }
     command.arg(request.archive);
     request.connection.apply(&mut command);
-    command.env("PGOPTIONS", request.options);
+    // The connection may have options of its own.
+    let own = request
+        .connection
+        .variables()
+        .find(|(name, _)| *name == "PGOPTIONS");
+    let own = own
+        .map(|(_, value)| value.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    command.env("PGOPTIONS", format!("{own} {}", request.options));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let output = command
-        .output()
-        .await
-        .map_err(|source| Error::program("pg_restore", request.on, &source))?;
+    // A group of its own: with --jobs it forks, and its workers have to end with it.
+    command.process_group(0);
+    let failed = |source| Error::program("pg_restore", request.on, &source);
+    let child = command.spawn().map_err(failed)?;
+    let mut group = Group(child.id());
+    let output = child.wait_with_output().await.map_err(failed)?;
+    group.0 = None;
     let errors = String::from_utf8_lossy(&output.stderr);
     if output.status.success() || (request.existing == Existing::Keep && only_existing(&errors)) {
         return Ok(());
     }
-    let reason = format!("pg_restore ended with {}: {}", output.status, errors.trim());
+    let reason = format!(
+        "pg_restore ended with {}: {}",
+        output.status,
+        errors_only(&errors)
+    );
     let tried = format!("restore the schema ({})", request.section);
     Err(Error::new(
         tried,

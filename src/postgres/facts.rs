@@ -139,7 +139,7 @@ pub async fn database(session: &Session) -> Result<DatabaseFacts, Error> {
 
 /// The grants on this database.
 async fn grants(session: &Session) -> Result<Vec<DatabaseGrant>, Error> {
-    let sql = "SELECT x.privilege_type, r.rolname::text, x.is_grantable
+    let sql = "SELECT DISTINCT x.privilege_type, r.rolname::text, x.is_grantable
                  FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) AS x
                  LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.grantee
                 WHERE d.datname = pg_catalog.current_database()";

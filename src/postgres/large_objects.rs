@@ -10,6 +10,8 @@ use super::session::Session;
 const PIECE_BYTES: i32 = 1 << 20;
 /// A script is full from here on.
 const SCRIPT_BYTES: usize = 16 << 20;
+/// Restoring a script is one transaction, and each large object takes a lock in it.
+const SCRIPT_OBJECTS: usize = 1000;
 
 /// One large object, without its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +27,11 @@ pub struct LargeObject {
 pub async fn list(session: &Session) -> Result<Vec<LargeObject>, Error> {
     let sql = "SELECT m.oid, pg_catalog.pg_get_userbyid(m.lomowner)::text,
                       CASE WHEN m.lomacl IS NOT NULL THEN
-                          (SELECT coalesce(pg_catalog.array_agg(
+                          (SELECT coalesce(pg_catalog.array_agg(DISTINCT
                                pg_catalog.format('%s ON LARGE OBJECT %s TO %s%s', x.privilege_type, m.oid,
                                    CASE WHEN x.grantee = 0 THEN 'PUBLIC'
                                         ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END,
-                                   CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-                               ORDER BY x.grantee, x.privilege_type), '{}')
+                                   CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)), '{}')
                              FROM pg_catalog.aclexplode(m.lomacl) AS x) END,
                       pg_catalog.obj_description(m.oid, 'pg_largeobject')
                  FROM pg_catalog.pg_largeobject_metadata m ORDER BY m.oid";
@@ -49,6 +50,7 @@ pub struct Script {
     header: Vec<u8>,
     text: Vec<u8>,
     keeping: bool,
+    objects: usize,
 }
 
 impl Script {
@@ -57,6 +59,7 @@ impl Script {
             text: header.clone(),
             header,
             keeping: true,
+            objects: 0,
         }
     }
 
@@ -66,15 +69,17 @@ impl Script {
             text: Vec::new(),
             header: Vec::new(),
             keeping: false,
+            objects: 0,
         }
     }
 
     pub fn is_full(&self) -> bool {
-        self.text.len() >= SCRIPT_BYTES
+        self.text.len() >= SCRIPT_BYTES || self.objects >= SCRIPT_OBJECTS
     }
 
     /// The script so far; the next one begins.
     pub fn take(&mut self) -> Vec<u8> {
+        self.objects = 0;
         std::mem::replace(&mut self.text, self.header.clone())
     }
 
@@ -100,6 +105,7 @@ pub async fn read(
         comment,
     } = large_object;
     summary.count += 1;
+    script.objects += 1;
     let owner_name = quote_identifier(owner);
     script.line(&format!("SELECT pg_catalog.lo_create({oid});"));
     script.line(&format!("ALTER LARGE OBJECT {oid} OWNER TO {owner_name};"));

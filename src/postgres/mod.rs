@@ -27,6 +27,7 @@ pub mod roles;
 pub mod settings;
 pub mod sequences;
 pub mod large_objects;
+pub mod not_covered;
 
 pub use child::{ChildConnection, ChildError};
 pub use conninfo::{ConnectionSettings, ConninfoError, Environment};

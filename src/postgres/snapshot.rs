@@ -90,6 +90,7 @@ pub async fn export<F: Future<Output = ()>>(
             lock(&session, guard, batch, lock_timeout).await?;
         }
     }
+    let replayed_at = replayed_at(guard).await?;
     let look = look(&session).await?;
     reached("after-look").await;
     let relations = relations::list(&session).await?;
@@ -115,7 +116,7 @@ pub async fn export<F: Future<Output = ()>>(
         snapshot_name: look.snapshot_name,
         snapshot: look.snapshot,
         taken_at: look.taken_at,
-        replayed_at: look.replayed_at,
+        replayed_at,
         lsn: look.lsn,
         relations,
         columns,
@@ -126,8 +127,15 @@ struct Look {
     snapshot_name: String,
     snapshot: String,
     taken_at: DateTime<Utc>,
-    replayed_at: Option<DateTime<Utc>>,
     lsn: String,
+}
+
+/// On a standby: the last transaction replayed. Asked before the snapshot is taken, so that it never claims too much.
+async fn replayed_at(guard: &Session) -> Result<Option<DateTime<Utc>>, Error> {
+    let sql =
+        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_xact_replay_timestamp() END";
+    let rows = guard.select_text("read the replay position", sql).await?;
+    Ok(rows.first().and_then(|row| row.get(0)).and_then(parse_timestamp))
 }
 
 /// The first query: it takes the snapshot. One message, so that its time is from before the snapshot.
@@ -137,7 +145,6 @@ async fn look(session: &Session) -> Result<Look, Error> {
         .select_text(
             TRIED,
             "SELECT pg_catalog.statement_timestamp(), pg_catalog.pg_current_snapshot(),
-                    CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_xact_replay_timestamp() END,
                     CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
                          ELSE pg_catalog.pg_current_wal_lsn() END",
         )
@@ -162,8 +169,7 @@ async fn look(session: &Session) -> Result<Look, Error> {
             .and_then(parse_timestamp)
             .ok_or_else(unexpected)?,
         snapshot: text(&rows, 1).ok_or_else(unexpected)?,
-        replayed_at: text(&rows, 2).as_deref().and_then(parse_timestamp),
-        lsn: text(&rows, 3).unwrap_or_default(),
+        lsn: text(&rows, 2).unwrap_or_default(),
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::redact::without_literals;
+
 use super::error::Error;
 use super::session::Session;
 
@@ -19,7 +21,7 @@ pub async fn blockers_of(guard: &Session, pid: i32) -> Result<Option<String>, Er
                 (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
             format!(
                 "pid {pid} ({user}, {application}, {state}: {})",
-                query.replace('\n', " ")
+                without_literals(query).replace('\n', " ")
             )
         })
         .collect();
@@ -66,7 +68,7 @@ pub async fn exclusive_waiters(guard: &Session, ours: &[i32]) -> Result<Vec<Wait
     let waiter = |row: &tokio_postgres::Row| Waiter {
         pid: row.get(0),
         table: row.get(1),
-        query: row.get::<_, String>(2).replace('\n', " "),
+        query: without_literals(row.get(2)).replace('\n', " "),
     };
     Ok(rows.iter().map(waiter).collect())
 }

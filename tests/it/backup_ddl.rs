@@ -309,18 +309,19 @@ fn table_locked_by_somebody_else_fails_the_backup_in_time_and_names_the_blocker(
     let blocker = source.session();
     blocker.execute("begin; lock table t in access exclusive mode");
     let pid = blocker.backend_pid();
-    blocker.execute("select 'the blocker was here'");
+    blocker.execute("select 'a secret' as the_blocker_was_here");
     let directory = TestDir::new("ddl");
     let ernstfall = product(&directory, &source).target_key("lock_timeout", "\"2s\"");
     let output = ernstfall.run(["backup"]).expect_code(1);
     assert!(output.elapsed < Duration::from_secs(10), "{:?}", output.elapsed);
     for told in [
         format!("pid {pid} "),
-        "the blocker was here".to_owned(),
+        "the_blocker_was_here".to_owned(),
         "lock_timeout".to_owned(),
     ] {
         assert!(output.stderr.contains(&told), "{told}: {}", output.stderr);
     }
+    assert!(!output.stderr.contains("a secret"), "{}", output.stderr);
     expect_nothing_stored(&ernstfall, "shop");
     let record = last_record(&ernstfall, "backup");
     assert_eq!(record["outcome"], "failed");

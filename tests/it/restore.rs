@@ -514,7 +514,7 @@ fn a_restore_killed_among_large_objects_makes_none_twice() {
     shop.backup();
     let to = shop.cluster.database("restored");
     broken(&shop, &to, "restore-finish");
-    killed_while_noting(&shop, &to, "large objects", 0);
+    killed_while_noting(&shop, &to, "large objects %", 0);
     shop.ernstfall()
         .run(["restore", "shop", "--to", &to.socket_url()])
         .expect_code(0);

@@ -20,9 +20,10 @@ use crate::postgres::snapshot::{self, Exporter, Locking};
 use super::copying::{self, Counting, Work};
 use super::finish::{self, Parts, Read};
 use super::plan::{self, Abilities};
+use super::prepare::{Prepared, locks_needed};
 use super::schema::{self, Schema};
 use super::sink::Stock;
-use super::{BackupError, Notebook, Prepared, locks_needed, watch};
+use super::{BackupError, Notebook, watch};
 
 pub(super) async fn run(
     context: &Context,
@@ -74,7 +75,7 @@ pub(super) async fn run(
     let mut manifest = finish::store(context, target, prepared, parts, notes).await?;
     manifest.finished_at = facts::clock(&prepared.guard).await?;
     manifest.duration_seconds = began.elapsed().as_secs_f64();
-    context.repository.put_manifest(&manifest).await?;
+    finish::put_manifest(context, notes, &manifest).await?;
     pause("after-manifest").await;
     Ok(manifest)
 }
@@ -118,9 +119,10 @@ async fn read(
         stock: stock(context, target, id, &schema, notes),
         queue: Mutex::new(VecDeque::from(plan.units.clone())),
         pids: Arc::clone(pids),
+        cancels: Mutex::new(vec![exporter.session.cancel_handle()]),
     };
     let stored = copying::run(Arc::new(work), exporter, target.jobs).await?;
-    let large_objects = finish::large_objects(context, target, exporter, id).await?;
+    let large_objects = finish::large_objects(context, target, exporter, id, notes).await?;
     if locking == Locking::WhenCopied {
         schema::columns_stood_still(exporter, prepared).await?;
     }

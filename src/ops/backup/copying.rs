@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::ops::fault_point::pause;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::copy_out::{self, CopyError, StorageCheck};
-use crate::postgres::session::Session;
+use crate::postgres::session::{CancelHandle, Session};
 use crate::postgres::snapshot::{Exporter, Locking};
 
 use super::BackupError;
@@ -32,6 +32,8 @@ pub(super) struct Work {
     pub(super) queue: Mutex<VecDeque<Unit>>,
     /// Server processes of the workers, so that whoever waits for them can be found.
     pub(super) pids: Arc<Mutex<Vec<i32>>>,
+    /// To end what these sessions read, when nobody wants it any longer.
+    pub(super) cancels: Mutex<Vec<CancelHandle>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,9 @@ pub(super) async fn run(
     exporter: &Exporter,
     jobs: usize,
 ) -> Result<Vec<Stored>, BackupError> {
+    let mut given_up = GivenUp {
+        work: Some(Arc::clone(&work)),
+    };
     let (refused, taken_over) = unbounded_channel();
     let mut workers = JoinSet::new();
     for _ in 0..jobs.max(1) {
@@ -80,7 +85,31 @@ pub(super) async fn run(
     };
     let (mut stored, by_exporter) = tokio::try_join!(collect, serve(&work, exporter, taken_over))?;
     stored.push(by_exporter);
+    given_up.work = None;
     Ok(stored)
+}
+
+/// Dropped before the work is done, it has the server stop reading: a dropped connection alone reads its table to the
+/// end, and holds its locks as long.
+struct GivenUp {
+    work: Option<Arc<Work>>,
+}
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        let (Some(work), Ok(runtime)) = (self.work.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        for handle in work
+            .cancels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+        {
+            // Whether it arrives or not, the connection ends: there is nothing to report.
+            runtime.spawn(async move { handle.cancel().await.ok() });
+        }
+    }
 }
 
 async fn worker(work: Arc<Work>, refused: UnboundedSender<Unit>) -> Result<Stored, BackupError> {
@@ -89,6 +118,10 @@ async fn worker(work: Arc<Work>, refused: UnboundedSender<Unit>) -> Result<Store
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .push(session.backend_pid());
+    work.cancels
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(session.cancel_handle());
     let mut sink = Sink::new(Arc::clone(&work.stock));
     while let Some(unit) = work.next() {
         pause("before-table").await;

@@ -1,5 +1,7 @@
 //! Storing everything but the rows: large objects, scripts, contents; and putting the manifest together.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -15,9 +17,10 @@ use crate::postgres::{fixed_settings, large_objects, sequences, set_statements, 
 
 use super::copying::Counting;
 use super::plan::Plan;
+use super::prepare::Prepared;
 use super::schema::Schema;
 use super::sink::Stored;
-use super::{BackupError, Notebook, Prepared, guide};
+use super::{BackupError, Notebook, guide};
 
 /// What an attempt has by the time everything is copied.
 pub(super) struct Parts {
@@ -49,6 +52,7 @@ pub(super) async fn large_objects(
     target: &Target,
     exporter: &Exporter,
     id: &BackupId,
+    notes: &Notebook,
 ) -> Result<(LargeObjects, Vec<Object>), BackupError> {
     let server_version_num = exporter.session.server_version_num();
     let mut summary = LargeObjects::default();
@@ -60,10 +64,7 @@ pub(super) async fn large_objects(
         if script.is_full() || index + 1 == oids.len() {
             let bytes = compress("large objects", &script.take())?;
             let name = format!("large-objects/{}.sql.zst", objects.len() + 1);
-            let object = context
-                .repository
-                .put_object(&target.name, id, &name, bytes)
-                .await?;
+            let object = put(context, target, id, notes, name, bytes).await?;
             summary.objects.push(object.key.clone());
             objects.push(object);
         }
@@ -73,6 +74,35 @@ pub(super) async fn large_objects(
 
 fn compress(what: &'static str, bytes: &[u8]) -> Result<Bytes, BackupError> {
     script::compress(bytes).map_err(|source| BackupError::Compress(what, source))
+}
+
+/// Stores an object as a task of its own: one that was begun is ended, and waited for before anything is removed.
+async fn put(
+    context: &Context,
+    target: &Target,
+    id: &BackupId,
+    notes: &Notebook,
+    name: String,
+    bytes: Bytes,
+) -> Result<Object, BackupError> {
+    let (repository, target, id) = (Arc::clone(&context.repository), target.name.clone(), id.clone());
+    let put = notes
+        .puts
+        .spawn(async move { repository.put_object(&target, &id, &name, bytes).await });
+    Ok(put.await??)
+}
+
+/// Makes the backup exist, likewise.
+pub(super) async fn put_manifest(
+    context: &Context,
+    notes: &Notebook,
+    manifest: &Manifest,
+) -> Result<(), BackupError> {
+    let (repository, manifest) = (Arc::clone(&context.repository), manifest.clone());
+    Ok(notes
+        .puts
+        .spawn(async move { repository.put_manifest(&manifest).await })
+        .await??)
 }
 
 /// Stores everything but the rows, and puts the manifest together; storing that is the caller's last act.

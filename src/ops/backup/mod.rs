@@ -2,6 +2,7 @@
 //!
 //! - `attempt` is one try from the locks to the stored objects; it is started over when the schema
 //!   moved under it.
+//! - `prepare` connects, and checks what can be checked before a lock is taken.
 //! - `schema` dumps the schema and reads what belongs to it.
 //! - `plan` decides what is copied, what is not covered, and how big tables are split.
 //! - `copying` runs the workers.
@@ -14,6 +15,7 @@ mod copying;
 mod finish;
 mod guide;
 pub(super) mod plan;
+pub(super) mod prepare;
 mod schema;
 mod sink;
 mod watch;
@@ -33,14 +35,11 @@ use crate::ops::phases::Phases;
 use crate::ops::target::Target;
 use crate::postgres::ChildError;
 use crate::postgres::error::Error as PostgresError;
-use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
-use crate::postgres::pooler;
-use crate::postgres::programs::{Installation, Programs, ProgramsError};
-use crate::postgres::session::Session;
+use crate::postgres::programs::ProgramsError;
 use crate::postgres::snapshot::SnapshotError;
-use crate::repository::{Error as RepositoryError, OtherIdentity, TargetIdentity};
+use crate::repository::{Error as RepositoryError, OtherIdentity};
 
-use super::privileges::{self, MissingPrivileges};
+use super::privileges::MissingPrivileges;
 
 /// How often a backup is started over because the schema moved under it.
 const ATTEMPTS: u32 = 3;
@@ -104,6 +103,10 @@ pub enum BackupError {
         "the snapshot grew older than max_snapshot_age ({0:?}): raise it, use more jobs, or exclude data"
     )]
     SnapshotTooOld(std::time::Duration),
+    #[error(
+        "the target {0} excludes tables that others need ({1}), so the backup could not be restored: use `exclude_data`, which keeps the definition, or exclude those as well"
+    )]
+    ExcludedIsNeeded(String, String),
     #[error("make a work directory in the state directory")]
     WorkDirectory(#[source] std::io::Error),
     #[error("compress {0}")]
@@ -181,11 +184,20 @@ pub async fn backup(
     }
     let notes = std::mem::take(&mut *notes.lock());
     if let (Err(_), Some(id)) = (&result, &notes.backup) {
-        // What cannot be removed now is removed by prune: objects without a manifest are no backup.
-        if let Err(error) = context.repository.remove_unfinished(&target.name, id).await {
-            context.progress.note(&format!(
-                "objects of the unfinished backup {id} stay behind: {error}"
-            ));
+        match context.repository.remove_unfinished(&target.name, id).await {
+            Ok(_) => {}
+            // The signal came while the manifest was being stored: it is a backup like any other.
+            Err(RepositoryError::BackupExists { .. }) => {
+                context
+                    .progress
+                    .note(&format!("backup {id} was complete already, and stays"));
+            }
+            // Objects without a manifest are no backup; they only take space.
+            Err(error) => {
+                context.progress.note(&format!(
+                    "objects of the unfinished backup {id} stay behind: {error}"
+                ));
+            }
         }
     }
     let record = record(
@@ -244,14 +256,6 @@ fn record(
     }
 }
 
-/// What is known of the source before the first attempt.
-struct Prepared {
-    guard: Session,
-    identity: ServerIdentity,
-    installation: Installation,
-    lockable_tables: u64,
-}
-
 async fn perform(
     context: &Context,
     target: &Target,
@@ -261,7 +265,7 @@ async fn perform(
     phases: &mut Phases<'_>,
 ) -> Result<Manifest, BackupError> {
     phases.begin("connect");
-    let prepared = prepare(context, target, options, notes).await?;
+    let prepared = prepare::prepare(context, target, options, notes).await?;
     let mut change = String::new();
     for attempt in 1..=ATTEMPTS {
         notes.lock().attempts = attempt;
@@ -291,101 +295,4 @@ async fn discard(context: &Context, target: &Target, notes: &Notebook) -> Result
         context.repository.remove_unfinished(&target.name, &id).await?;
     }
     Ok(())
-}
-
-/// Connects, and checks everything that can be checked before a lock is taken.
-async fn prepare(
-    context: &Context,
-    target: &Target,
-    options: Options,
-    notes: &Notebook,
-) -> Result<Prepared, BackupError> {
-    // First of all: through such a pooler, the settings of a session would stay on other people's connections.
-    pooler::refuse_transaction_pooler(&target.connection).await?;
-    let guard = Session::connect(&target.connection, "backup guard", None).await?;
-    if guard.server_version_num() < OLDEST_SERVER {
-        return Err(BackupError::ServerTooOld {
-            on: guard.description().to_owned(),
-            version: guard.server_version().to_owned(),
-        });
-    }
-    // It reads sequences, which somebody may have locked.
-    let lock_timeout = format!("SET lock_timeout = {}", target.lock_timeout.as_millis());
-    guard.batch("set the lock timeout", &lock_timeout).await?;
-    let skew = facts::clock(&guard).await? - (context.clock)();
-    notes.lock().clock_skew_seconds = Some(skew.as_seconds_f64());
-    let identity = facts::identity(&guard).await?;
-    let source = TargetIdentity {
-        // Where the service hides it, the name of the database has to do.
-        system_identifier: identity.system_identifier.clone().unwrap_or_default(),
-        database: target.connection.database().to_owned(),
-    };
-    let major = u32::try_from(guard.server_version_num() / 10_000).unwrap_or(0);
-    let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
-    take_advisory_lock(&guard, target).await?;
-    let lockable_tables = check_privileges(&guard, target).await?;
-    let other = options.other_identity;
-    context
-        .repository
-        .claim_target(&target.name, &source, other, (context.clock)())
-        .await?;
-    Ok(Prepared {
-        guard,
-        identity,
-        installation,
-        lockable_tables,
-    })
-}
-
-/// The exporter and pg_dump lock every table, each worker one; the application keeps half of the lock table.
-pub(super) fn locks_needed(target: &Target, lockable_tables: u64) -> u64 {
-    2 * lockable_tables + target.jobs as u64
-}
-
-/// Names everything that cannot be read, or returns how many tables are to be locked.
-async fn check_privileges(guard: &Session, target: &Target) -> Result<u64, BackupError> {
-    let relations = crate::postgres::relations::list(guard).await?;
-    let wanted: Vec<_> = relations
-        .into_iter()
-        .filter(|relation| !plan::excluded(target, relation))
-        .collect();
-    let role = privileges::current_role(guard).await?;
-    let missing = privileges::missing(&wanted, &role, guard.server_version_num());
-    if missing.is_empty() {
-        return Ok(wanted.iter().filter(|relation| relation.lockable()).count() as u64);
-    }
-    Err(BackupError::Privileges {
-        role,
-        on: guard.description().to_owned(),
-        missing,
-    })
-}
-
-/// "ernf", so that the lock is not mistaken for one of the application's.
-const ADVISORY_CLASS: i32 = 0x6572_6e66;
-
-/// One backup of a target at a time, whoever runs it. The server releases it with the session.
-async fn take_advisory_lock(guard: &Session, target: &Target) -> Result<(), BackupError> {
-    let row = guard
-        .select_one(
-            "take the target's lock",
-            "SELECT pg_catalog.pg_try_advisory_lock($1, pg_catalog.hashtext($2)),
-                    (SELECT pg_catalog.string_agg('pid ' || l.pid || coalesce(' from ' || a.client_addr, ''), ', ')
-                       FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-                      WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.granted
-                        AND l.objid::bigint = (pg_catalog.hashtext($2)::bigint & 4294967295)
-                        AND l.pid <> pg_catalog.pg_backend_pid())",
-            &[&ADVISORY_CLASS, &target.name.as_str()],
-        )
-        .await?;
-    if row.get::<_, bool>(0) {
-        return Ok(());
-    }
-    Err(BackupError::AlreadyRunning {
-        target: target.name.to_string(),
-        on: guard.description().to_owned(),
-        holder: row
-            .get::<_, Option<String>>(1)
-            .unwrap_or_else(|| "another session".to_owned()),
-    })
 }

@@ -38,6 +38,15 @@ pub(in crate::ops) struct Abilities {
     pub(in crate::ops) quoting: Quoting,
 }
 
+/// The tables that the target leaves out as a whole.
+pub(in crate::ops) fn excluded_tables(target: &Target, relations: &[Relation]) -> Vec<u32> {
+    relations
+        .iter()
+        .filter(|relation| excluded(target, relation))
+        .map(|relation| relation.oid)
+        .collect()
+}
+
 /// The target leaves the whole relation out.
 pub(in crate::ops) fn excluded(target: &Target, relation: &Relation) -> bool {
     matches_any(&target.exclude, &relation.display_name())
@@ -58,9 +67,17 @@ pub(super) fn plan(
         bytes: 0,
     };
     let mut copied = Vec::new();
+    let excluded = excluded_tables(target, relations);
     for relation in relations {
         if let Some(not_covered) = left_out(target, relation, abilities) {
             plan.not_covered.push(not_covered);
+            continue;
+        }
+        // pg_dump leaves it out with its table, and so do we.
+        if relation
+            .identity_of
+            .is_some_and(|table| excluded.contains(&table))
+        {
             continue;
         }
         match relation.kind {
@@ -156,6 +173,9 @@ fn left_out(target: &Target, relation: &Relation, abilities: &Abilities) -> Opti
     match relation.kind {
         RelationKind::ForeignTable => {
             return because("foreign table rows", "they are kept by another server");
+        }
+        RelationKind::Sequence if relation.unlogged && abilities.standby => {
+            return because("sequence", "it is unlogged, and the source is a standby");
         }
         RelationKind::Table => {}
         _ => return None,

@@ -10,10 +10,11 @@ use crate::postgres::identifier::Quoting;
 use crate::postgres::roles::{self, Roles};
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::Exporter;
-use crate::postgres::{facts, schema_watch, sequences};
+use crate::postgres::{facts, not_covered, schema_watch, sequences};
 
 use super::plan::{self, Plan};
-use super::{BackupError, Prepared, watch};
+use super::prepare::Prepared;
+use super::{BackupError, watch};
 
 /// Everything about the schema, read right after the export.
 pub(super) struct Schema {
@@ -83,7 +84,7 @@ async fn dump_schema(
         dumped = dump::schema(&request) => dumped,
         error = watch::stuck(&prepared.guard, &application, target.lock_timeout) => return Err(error),
     };
-    let archive = match dumped {
+    let mut archive = match dumped {
         Err(error) if error.kind() == ErrorKind::LockTimeout => {
             return Err(BackupError::SchemaMoved(format!(
                 "a statement waits for a lock we hold: {error}"
@@ -91,9 +92,13 @@ async fn dump_schema(
         }
         other => other?,
     };
+    let roles = roles::read(&exporter.session).await?;
+    archive
+        .not_covered
+        .extend(not_covered::list(&exporter.session, &roles.names).await?);
     Ok(Schema {
         archive,
-        roles: roles::read(&exporter.session).await?,
+        roles,
         database: facts::database(&exporter.session).await?,
         extensions: facts::extensions(&exporter.session).await?,
         sequences: sequences::read(&prepared.guard, &plan.sequences).await?,

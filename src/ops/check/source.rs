@@ -1,8 +1,8 @@
 //! The source: can it be reached, read completely, and in a consistent way?
 
 use crate::model::contents::{DatabaseFacts, Extension};
-use crate::ops::backup::locks_needed;
 use crate::ops::backup::plan::{self, Abilities};
+use crate::ops::backup::prepare::locks_needed;
 use crate::ops::privileges;
 use crate::ops::target::Target;
 use crate::postgres::conninfo::{ConnectionSettings, Endpoint};

@@ -136,7 +136,6 @@ pub(in crate::ops) fn create_database_statement(
 /// The step that makes the tables, as pg_restore and the marker call it.
 pub(super) const PRE_DATA: &str = "pre-data";
 const POST_DATA: &str = "post-data";
-const LARGE_OBJECTS: &str = "large objects";
 /// Noted before the step begins: from then on some of its objects may be there.
 const POST_DATA_BEGUN: &str = "post-data begun";
 
@@ -158,13 +157,8 @@ pub(in crate::ops) async fn restore(
             path: path.display().to_string(),
             source,
         })?;
-    let session = Session::connect(&destination.connection, "restore", None).await?;
-    session
-        .batch("prepare the connection", destination.powers.preparation())
-        .await?;
     step(
         destination,
-        &session,
         PRE_DATA,
         section(destination, PRE_DATA, 1, Existing::Error),
     )
@@ -177,28 +171,24 @@ pub(in crate::ops) async fn restore(
 
     phases.begin("indexes");
     pause("restore-indexes").await;
-    indexes(destination, &session).await?;
+    indexes(destination).await?;
 
     phases.begin("finish");
     pause("restore-finish").await;
     rows(context, backup, destination, LoadStage::AfterIndexes).await?;
-    step(
-        destination,
-        &session,
-        LARGE_OBJECTS,
-        large_objects(context, backup, destination, &session),
-    )
-    .await?;
+    let session = Session::connect(&destination.connection, "restore", None).await?;
+    session
+        .batch("prepare the connection", destination.powers.preparation())
+        .await?;
+    large_objects(context, backup, destination, &session).await?;
     for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
         session.batch("set sequences and settings", &statement).await?;
     }
     // A new connection, under the settings that the database now has: functions in views and indexes may need them.
     let session = Session::connect(&destination.connection, "restore", None).await?;
+    session.batch("prepare the connection", THEIR_SETTINGS).await?;
     session
         .batch("prepare the connection", destination.powers.preparation())
-        .await?;
-    session
-        .batch("prepare the connection", "SET search_path TO DEFAULT")
         .await?;
     refresh(&session, &backup.contents).await?;
 
@@ -207,37 +197,44 @@ pub(in crate::ops) async fn restore(
     Ok(())
 }
 
-/// Does a step unless the marker says that it is done, and notes it.
+/// The settings that the application's sessions would have, but for what could stop us: queries in views and indexes
+/// may depend on any other.
+const THEIR_SETTINGS: &str = "RESET ALL; SET statement_timeout = 0; SET lock_timeout = 0; \
+     SET idle_in_transaction_session_timeout = 0; SET default_transaction_read_only = off; SET jit = off";
+
+/// Does a step unless the marker says that it is done, and notes it. It connects anew for each word: a connection that
+/// idles while indexes are built may be cut by whatever stands between.
 async fn step(
     destination: &Destination,
-    session: &Session,
     name: &str,
     work: impl Future<Output = Result<(), RestoreError>>,
 ) -> Result<(), RestoreError> {
-    if destination.marker.is_some() && Marker::has(session, name).await? {
+    if let Some(marker) = &destination.marker
+        && Marker::has(&marker.session().await?, name).await?
+    {
         return Ok(());
     }
     work.await?;
-    if destination.marker.is_some() {
-        Marker::note(session, name).await?;
+    if let Some(marker) = &destination.marker {
+        Marker::note(&marker.session().await?, name).await?;
     }
     Ok(())
 }
 
 /// Builds indexes and constraints. When an earlier try broke in the middle, what it has built is kept; the comparison of
 /// the schema at the end proves that nothing is missing.
-async fn indexes(destination: &Destination, session: &Session) -> Result<(), RestoreError> {
+async fn indexes(destination: &Destination) -> Result<(), RestoreError> {
     let mut existing = Existing::Error;
-    if destination.marker.is_some() {
-        if Marker::has(session, POST_DATA_BEGUN).await? {
+    if let Some(marker) = &destination.marker {
+        let session = marker.session().await?;
+        if Marker::has(&session, POST_DATA_BEGUN).await? {
             existing = Existing::Keep;
         }
-        Marker::note(session, POST_DATA_BEGUN).await?;
+        Marker::note(&session, POST_DATA_BEGUN).await?;
     }
     let jobs = destination.jobs;
     step(
         destination,
-        session,
         POST_DATA,
         section(destination, POST_DATA, jobs, existing),
     )
@@ -288,26 +285,27 @@ async fn rows(
     load::load(load, &backup.manifest.data, destination.jobs).await
 }
 
-/// All large objects in one transaction, which also notes them: a broken restore has none of them, or all and knows it.
+/// Each stored object in a transaction of its own, which also notes it: every large object takes a lock in it.
 async fn large_objects(
     context: &Context,
     backup: &Backup,
     destination: &Destination,
     session: &Session,
 ) -> Result<(), RestoreError> {
-    if backup.manifest.large_objects.is_empty() {
-        return Ok(());
-    }
-    session.batch("begin", "BEGIN").await?;
     for object in &backup.manifest.large_objects {
+        let step = format!("large objects {}", object.key);
+        if destination.marker.is_some() && Marker::has(session, &step).await? {
+            continue;
+        }
+        session.batch("begin", "BEGIN").await?;
         for statement in source::statements(&context.repository, object).await? {
             session.batch("restore the large objects", &statement).await?;
         }
+        if destination.marker.is_some() {
+            Marker::note(session, &step).await?;
+        }
+        session.batch("commit", "COMMIT").await?;
     }
-    if destination.marker.is_some() {
-        Marker::note(session, LARGE_OBJECTS).await?;
-    }
-    session.batch("commit", "COMMIT").await?;
     Ok(())
 }
 

@@ -23,7 +23,7 @@ const USER_OBJECTS: &str = "
         UNION ALL
         SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, c.relowner, place.nspname || '.' || c.relname
           FROM pg_catalog.pg_class c JOIN place ON place.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')
         UNION ALL
         SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid, p.proowner,
                'function ' || place.nspname || '.' || p.proname

@@ -64,12 +64,17 @@ pub(in crate::ops) fn package(extension: &str, major: i32) -> String {
 /// Extensions that work only when preloaded, among those of the backup.
 pub(in crate::ops) fn preloads(contents: &Contents) -> Vec<String> {
     const NEEDED: &[&str] = &[
-        "timescaledb",
-        "pg_cron",
         "citus",
+        "pg_cron",
+        "pg_net",
+        "pg_squeeze",
+        "pg_tle",
+        "pgaudit",
+        "pglogical",
         "pgsodium",
-        "vchord",
         "supabase_vault",
+        "timescaledb",
+        "vchord",
     ];
     let installed = |name: &str| contents.extensions.iter().any(|extension| extension.name == name);
     NEEDED

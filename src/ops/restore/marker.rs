@@ -14,6 +14,9 @@ use crate::postgres::session::Session;
 /// The schema's name; reserved, so that nobody's schema is taken for it.
 pub(super) const SCHEMA: &str = "ernstfall_restore";
 
+/// "ernr", so that the lock is not mistaken for one of the application's, or of a backup's.
+const ADVISORY_CLASS: i32 = 0x6572_6e72;
+
 /// Begins the notes of what emptying takes away although it is not ours: an extension goes with the schema it is in.
 pub(super) const PUT_BACK: &str = "put back ";
 
@@ -24,6 +27,28 @@ pub(super) struct Marker {
 }
 
 impl Marker {
+    /// A connection of the moment.
+    pub(super) async fn session(&self) -> Result<Session, Error> {
+        Session::connect(&self.connection, "restore", None).await
+    }
+
+    /// One restore into a database at a time. The server lets go of the lock with the session.
+    pub(super) async fn lock(session: &Session) -> Result<Option<String>, Error> {
+        let sql = "SELECT pg_catalog.pg_try_advisory_lock($1, 1),
+                          (SELECT pg_catalog.string_agg('pid ' || l.pid, ', ') FROM pg_catalog.pg_locks l
+                            WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid = 1 AND l.granted
+                              AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                                 WHERE datname = pg_catalog.current_database())
+                              AND l.pid <> pg_catalog.pg_backend_pid())";
+        let row = session
+            .select_one("lock the database for the restore", sql, &[&ADVISORY_CLASS])
+            .await?;
+        let holder = row
+            .get::<_, Option<String>>(1)
+            .unwrap_or_else(|| "another session".to_owned());
+        Ok((!row.get::<_, bool>(0)).then_some(holder))
+    }
+
     /// Which backup a broken restore was restoring, if there is a marker.
     pub(super) async fn find(session: &Session) -> Result<Option<String>, Error> {
         let sql = format!("SELECT pg_catalog.to_regclass('{SCHEMA}.step') IS NOT NULL");
@@ -91,7 +116,7 @@ impl Marker {
 
     /// Keys of the objects that are in already.
     pub(super) async fn loaded_objects(&self, stage: LoadStage) -> Result<BTreeSet<String>, Error> {
-        let session = Session::connect(&self.connection, "restore", None).await?;
+        let session = self.session().await?;
         let sql = format!("SELECT name FROM {SCHEMA}.step");
         let rows = session.select("read the marker", &sql, &[]).await?;
         let prefix = step_of(stage, "");

@@ -16,7 +16,7 @@ pub(super) mod source;
 
 use crate::model::record::Verdict;
 use crate::postgres::ChildError;
-use crate::postgres::error::{Error as PostgresError, ErrorKind};
+use crate::postgres::error::Error as PostgresError;
 use crate::postgres::programs::ProgramsError;
 use crate::repository::{Error as RepositoryError, ReadError};
 use crate::scratch::{LogEntry, ScratchError};
@@ -81,10 +81,15 @@ impl RestoreError {
             Self::Read(error) if error.means_bad_backup() => Verdict::Failed,
             Self::Repository(RepositoryError::Unreadable { .. }) => Verdict::Failed,
             Self::Damaged { .. } | Self::RowsLost { .. } | Self::Refresh(_) => Verdict::Failed,
-            Self::Postgres(error) => blame(error.kind(), error.sqlstate()),
-            Self::Program { error, logged } => {
-                blame(error.kind(), logged.as_ref().map(|l| l.sqlstate.as_str()))
-            }
+            Self::Postgres(error) => blame(error.sqlstate(), error.reason()),
+            // A program that failed without a word of the server could not even begin.
+            Self::Program { logged: None, .. } => Verdict::CouldNotRun,
+            Self::Program {
+                logged: Some(logged), ..
+            } if logged.statement.starts_with("CREATE EXTENSION") => Verdict::CouldNotRun,
+            Self::Program {
+                logged: Some(logged), ..
+            } => blame(Some(&logged.sqlstate), &logged.message),
             _ => Verdict::CouldNotRun,
         }
     }
@@ -104,18 +109,52 @@ fn explain(logged: &LogEntry) -> String {
     )
 }
 
-/// SQLSTATE classes that speak of the server and its surroundings, not of what was sent to it:
-/// connection, resources, operator intervention, system.
-const ENVIRONMENT_CLASSES: &[&str] = &["08", "53", "57", "58"];
+/// SQLSTATEs, or classes of them, that speak of the server, its surroundings and our rights there, and not of what was
+/// sent to it: connection, authorisation, no such database, transaction rollback, resources, a read-only server,
+/// missing rights, a lock not got, no such grantor, operator intervention, system.
+const ENVIRONMENT: &[&str] = &[
+    "08", "28", "3D", "40", "53", "25006", "42501", "55P03", "0LP01", "57", "58",
+];
 
-fn blame(kind: ErrorKind, sqlstate: Option<&str>) -> Verdict {
+/// What the server says about a locale that this machine lacks; the SQLSTATEs are those of any bad name.
+const MISSING_LOCALE: &[&str] = &["could not create locale", "collation \"", "invalid locale name"];
+
+fn blame(sqlstate: Option<&str>, message: &str) -> Verdict {
     match sqlstate {
-        Some(state) if ENVIRONMENT_CLASSES.iter().any(|class| state.starts_with(class)) => {
+        None => Verdict::CouldNotRun,
+        Some(state) if ENVIRONMENT.iter().any(|class| state.starts_with(class)) => Verdict::CouldNotRun,
+        Some("42704" | "22023") if MISSING_LOCALE.iter().any(|text| message.contains(text)) => {
             Verdict::CouldNotRun
         }
         Some(_) => Verdict::Failed,
-        None if matches!(kind, ErrorKind::Connection | ErrorKind::Authentication) => Verdict::CouldNotRun,
-        // A program that failed without the server having logged anything: it could not even begin.
-        None => Verdict::CouldNotRun,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_speaks_of_the_data_makes_a_backup_bad() {
+        for state in [
+            "08006", "28P01", "3D000", "42501", "53100", "55P03", "57P01", "58P01", "25006",
+        ] {
+            assert_eq!(blame(Some(state), ""), Verdict::CouldNotRun, "{state}");
+        }
+        for state in ["23505", "22P02", "42883", "42P07", "42704"] {
+            assert_eq!(
+                blame(Some(state), "type x does not exist"),
+                Verdict::Failed,
+                "{state}"
+            );
+        }
+        assert_eq!(
+            blame(
+                Some("42704"),
+                "collation \"xx\" for encoding \"UTF8\" does not exist"
+            ),
+            Verdict::CouldNotRun
+        );
+        assert_eq!(blame(None, ""), Verdict::CouldNotRun);
     }
 }

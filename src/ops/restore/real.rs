@@ -190,6 +190,18 @@ fn work_directory(context: &Context, name: &str) -> Result<WorkDirectory, Restor
     })
 }
 
+/// Which backup is meant: a broken restore goes on with its own, unless something else is asked for.
+fn choice(begun: Option<&str>, options: &Options) -> Choice {
+    match (
+        begun.and_then(|id| id.parse().ok()),
+        &options.choice,
+        options.broken,
+    ) {
+        (Some(id), Choice::Newest, Broken::Continue) => Choice::Exactly(id),
+        (_, choice, _) => choice.clone(),
+    }
+}
+
 /// Chooses the backup, connects, and finds everything that stands in the way.
 async fn prepare(
     context: &Context,
@@ -200,15 +212,14 @@ async fn prepare(
 ) -> Result<Prepared, RestoreError> {
     crate::postgres::refuse_transaction_pooler(to).await?;
     let session = Session::connect(to, "restore", None).await?;
+    if let Some(holder) = Marker::lock(&session).await? {
+        return Err(RestoreError::Refused(format!(
+            "another restore into {} is running ({holder}): wait for it, or end it",
+            session.description()
+        )));
+    }
     let begun = Marker::find(&session).await?;
-    let choice = match (&begun, &options.choice, options.broken) {
-        (Some(id), Choice::Newest, Broken::Continue) => match id.parse() {
-            Ok(id) => Choice::Exactly(id),
-            Err(_) => options.choice.clone(),
-        },
-        (_, choice, _) => choice.clone(),
-    };
-    let manifest = source::locate(&context.repository, target, &choice).await?;
+    let manifest = source::locate(&context.repository, target, &choice(begun.as_deref(), options)).await?;
     if begun.is_none()
         && let Some(objects) = destination::user_objects(&session).await?
     {
@@ -280,7 +291,7 @@ async fn perform(
     phases.begin("roles");
     build::roles(context, &prepared.backup, &prepared.session).await?;
     build::restore(context, &prepared.backup, &prepared.destination, phases).await?;
-    Marker::remove(&prepared.session).await?;
+    Marker::remove(&Session::connect(to, "restore", None).await?).await?;
 
     phases.begin("verify");
     let copy = Copy {
@@ -290,7 +301,13 @@ async fn perform(
         progress: Arc::clone(&context.progress),
     };
     let mut verification = verify::compare(&copy, &prepared.backup.contents).await?;
-    compare_schema(&prepared.backup, &prepared.destination, &mut verification).await?;
+    compare_schema(
+        &prepared.backup,
+        &prepared.destination,
+        CopyKind::GivenDatabase,
+        &mut verification,
+    )
+    .await?;
     Ok(verification)
 }
 

@@ -63,7 +63,7 @@ async fn newest_until(
         .filter(|(id, _)| last.as_ref().is_none_or(|last| id <= last))
         .max_by(|(one, _), (other, _)| one.cmp(other));
     match (newest_damaged, newest) {
-        (Some((id, unreadable)), newest) if newest.is_none_or(|newest| newest.id < id) => {
+        (Some((id, unreadable)), newest) if newest.is_none_or(|newest| newest.id.second() <= id.second()) => {
             let instead = newest.map_or_else(
                 || "and there is no backup before it".to_owned(),
                 |newest| format!("and the backup before it is {}: name it with --backup", newest.id),

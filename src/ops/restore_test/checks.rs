@@ -15,7 +15,7 @@ pub(super) async fn run(
     session
         .batch(
             "prepare the checks",
-            "SET search_path TO DEFAULT; SET statement_timeout = '10min'",
+            "RESET ALL; SET statement_timeout = '10min'; SET default_transaction_read_only = off; SET jit = off",
         )
         .await?;
     let mut results = Vec::new();

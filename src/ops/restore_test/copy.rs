@@ -15,13 +15,13 @@ use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::scratch::{Embedded, EmbeddedSettings, LogEntry};
 
-/// The last error that the scratch server logged.
-pub(super) fn last_error(scratch: &Embedded) -> Option<LogEntry> {
+/// What the scratch server logged about a failed program: the first error that the program itself tells of. Later ones
+/// are of its other workers, which were stopped for that.
+pub(super) fn logged_cause(scratch: &Embedded, told: &str) -> Option<LogEntry> {
     let entries = scratch.read_csv_log().unwrap_or_default();
-    entries
-        .into_iter()
-        .rev()
-        .find(|entry| matches!(entry.severity.as_str(), "ERROR" | "FATAL" | "PANIC"))
+    entries.into_iter().find(|entry| {
+        matches!(entry.severity.as_str(), "ERROR" | "FATAL" | "PANIC") && told.contains(&entry.message)
+    })
 }
 
 pub(super) fn scratch_settings(

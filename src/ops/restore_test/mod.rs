@@ -118,10 +118,10 @@ pub async fn restore_test(
 /// Adds the SQLSTATE of a failed program, which only the server's log knows.
 fn explain(result: Result<(), RestoreError>, scratch: Option<&Embedded>) -> Result<(), RestoreError> {
     match (result, scratch) {
-        (Err(RestoreError::Program { error, .. }), Some(scratch)) => Err(RestoreError::Program {
-            error,
-            logged: copy::last_error(scratch).map(Box::new),
-        }),
+        (Err(RestoreError::Program { error, .. }), Some(scratch)) => {
+            let logged = copy::logged_cause(scratch, error.reason()).map(Box::new);
+            Err(RestoreError::Program { error, logged })
+        }
         (result, _) => result,
     }
 }
@@ -212,5 +212,5 @@ async fn compare(
     let checks = std::mem::take(&mut found.verification.checks);
     found.verification = verify::compare(&copy, &backup.contents).await?;
     found.verification.checks = checks;
-    compare_schema(backup, destination, &mut found.verification).await
+    compare_schema(backup, destination, CopyKind::Scratch, &mut found.verification).await
 }

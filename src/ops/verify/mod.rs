@@ -170,6 +170,26 @@ async fn compare_extensions(
     Ok(())
 }
 
+/// Names the settings that differ. Their values are not named: an application may keep a secret there.
+fn differing(expected: &[DatabaseSetting], found: &[DatabaseSetting]) -> String {
+    let only_in = |these: &[DatabaseSetting], those: &[DatabaseSetting]| -> Vec<String> {
+        let missing = these.iter().filter(|setting| !those.contains(setting));
+        let named = missing.map(|setting| match &setting.role {
+            None => setting.name.clone(),
+            Some(role) => format!("{} of {role}", setting.name),
+        });
+        named.collect()
+    };
+    let mut names = [only_in(expected, found), only_in(found, expected)].concat();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        "as in the source".to_owned()
+    } else {
+        format!("other: {}", names.join(", "))
+    }
+}
+
 /// What may differ without making the backup bad.
 async fn compare_facts(
     session: &Session,
@@ -191,17 +211,15 @@ async fn compare_facts(
             ),
         });
     }
-    let sorted = |settings: &[DatabaseSetting]| {
-        let mut settings = settings.to_vec();
-        settings.sort_by(|a, b| (&a.role, &a.name).cmp(&(&b.role, &b.name)));
-        settings
-    };
-    let settings = |facts: &DatabaseFacts| format!("{:?}", sorted(&facts.settings));
     let grants = |facts: &DatabaseFacts| format!("{:?}", facts.grants);
     let comment = |facts: &DatabaseFacts| format!("{:?}", facts.comment);
     let owner = |facts: &DatabaseFacts| facts.owner.clone();
     let pairs = [
-        ("database settings", settings(expected), settings(&found)),
+        (
+            "database settings",
+            "as in the source".to_owned(),
+            differing(&expected.settings, &found.settings),
+        ),
         ("database grants", grants(expected), grants(&found)),
         ("database comment", comment(expected), comment(&found)),
         ("database owner", owner(expected), owner(&found)),

@@ -1,0 +1,53 @@
+//! What pg_dump and our own queries leave out without a word: named, so that nothing is left out in silence.
+
+use crate::model::contents::NotCovered;
+
+use super::error::Error;
+use super::session::Session;
+
+/// Each query returns kind, name and reason.
+const QUERIES: &[&str] = &[
+    // Only the mapping's own role and the server's owner see its options; pg_dump writes the mapping without them.
+    "SELECT 'user mapping options'::text, m.srvname || ' for ' || m.usename,
+            'only a superuser may read them'::text
+       FROM pg_catalog.pg_user_mappings m
+      WHERE m.umoptions IS NULL
+        AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)",
+    "SELECT 'index'::text, n.nspname || '.' || c.relname, 'it is invalid, and pg_dump leaves it out'::text
+       FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_toast'",
+    "SELECT 'setting of all roles'::text, pg_catalog.split_part(entry, '=', 1),
+            'it belongs to the server, not to the database'::text
+       FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS entry
+      WHERE s.setdatabase = 0 AND s.setrole = 0",
+    "SELECT 'connection limit of the database'::text, d.datname::text, 'it is set when a database is made'::text
+       FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() AND d.datconnlimit >= 0",
+];
+
+/// Lists what is left out, as the session's snapshot shows it. `roles` are those that the backup makes.
+pub async fn list(session: &Session, roles: &[String]) -> Result<Vec<NotCovered>, Error> {
+    let mut found = Vec::new();
+    for query in QUERIES {
+        for row in session.select("list what is not covered", query, &[]).await? {
+            found.push(NotCovered {
+                kind: row.get(0),
+                name: row.get(1),
+                reason: row.get(2),
+            });
+        }
+    }
+    let sql = "SELECT rolname::text FROM pg_catalog.pg_roles
+                WHERE rolcanlogin AND rolname::text = ANY ($1) ORDER BY 1";
+    for row in session
+        .select("list the roles with passwords", sql, &[&roles])
+        .await?
+    {
+        found.push(NotCovered {
+            kind: "password".to_owned(),
+            name: row.get(0),
+            reason: "passwords are not stored without encryption: set it after a recovery".to_owned(),
+        });
+    }
+    Ok(found)
+}
