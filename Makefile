@@ -1,5 +1,5 @@
 # Everything a developer runs. Tests and demo share one profile (dev), so that little is compiled twice.
-.PHONY: help build test demo check test-user
+.PHONY: help build test demo check bench test-user
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -16,6 +16,11 @@ demo: ## Install what the demo needs (PostgreSQL), build, show everything on a t
 	scripts/install-debian.sh cc postgres psql
 	cargo build --locked
 	scripts/demo.sh
+
+bench: ## Backup and restore against pg_dump and pg_restore, as ratios (SCALE, RUNS, JOBS)
+	scripts/install-debian.sh cc postgres psql
+	cargo build --locked --release
+	benches/peers.sh target/release/ernstfall
 
 check: ## Format, lints and documentation
 	cargo fmt --check
