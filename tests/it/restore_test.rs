@@ -719,3 +719,15 @@ fn the_books_of_a_busy_bank_balance_in_the_copy() {
     assert!(rows > 100_011 + 100, "{rows}");
     assert_eq!(record["verification"]["checks"][0]["passed"], true);
 }
+
+#[test]
+fn a_backup_does_not_wait_for_a_restore_test() {
+    let shop = Shop::open();
+    let first = shop.backup();
+    let running = shop.paused_before_comparison();
+    let second = shop.backup();
+    assert_ne!(first, second);
+    running.resume();
+    let record = running.wait().expect_code(0).json();
+    assert_eq!(record["backup"], first.as_str());
+}
