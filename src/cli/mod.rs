@@ -4,6 +4,7 @@ mod arguments;
 mod backup;
 mod check;
 mod demo;
+mod each_target;
 mod exit;
 mod init;
 mod list;

@@ -1,17 +1,18 @@
 //! `ernstfall restore-test`.
 
 use crate::model::record::{RestoreTestRecord, Trigger, Verdict};
+use crate::ops::context::Context;
 use crate::ops::restore::Choice;
 use crate::ops::restore_test::{self, Afterwards, Options};
+use crate::ops::target::Target;
 
 use super::arguments::{Global, RestoreTest};
+use super::each_target::each_target;
 use super::exit::{Exit, Failure};
+use super::print;
 use super::setup::Setup;
-use super::{print, progress};
 
 pub(super) async fn run(global: &Global, options: &RestoreTest) -> Result<Exit, Failure> {
-    let setup = Setup::load(global)?;
-    let targets = setup.targets(&options.targets.targets)?;
     let wanted = Options {
         trigger: Trigger::Command,
         choice: options.backup.clone().map_or(Choice::Newest, Choice::Exactly),
@@ -21,40 +22,14 @@ pub(super) async fn run(global: &Global, options: &RestoreTest) -> Result<Exit, 
             Afterwards::Remove
         },
     };
-    let mut records = Vec::new();
-    let mut exit = Exit::Done;
-    for (index, target) in targets.into_iter().enumerate() {
-        let display = progress::display(global, &target.name);
-        let context = setup.context(setup.repository().await?, setup.journal()?, display);
-        if index == 0 {
-            setup.settle(&context).await?;
-        }
-        let target = match setup.target(target) {
-            Ok(target) => target,
-            // The other targets can still be looked after.
-            Err(failure) => {
-                print::error(&failure);
-                exit = exit.gravest(failure.exit);
-                continue;
-            }
-        };
-        let record = restore_test::restore_test(&context, &target, &wanted)
+    let work = async |context: &Context, target: &Target| {
+        let record = restore_test::restore_test(context, target, &wanted)
             .await
             .map_err(Failure::operation)?;
-        setup.deliver(&context).await;
-        exit = exit.gravest(exit_of(&record));
-        records.push(record);
-        if let Some(signal) = setup.signals.exit() {
-            exit = signal;
-            break;
-        }
-    }
-    if global.json {
-        print::json_of(&records, options.targets.targets.len() == 1).map_err(Failure::operation)?;
-    } else {
-        records.iter().for_each(show);
-    }
-    Ok(exit)
+        let exit = exit_of(&record);
+        Ok((record, exit))
+    };
+    each_target(global, &options.targets.targets, Setup::repository, work, show).await
 }
 
 fn exit_of(record: &RestoreTestRecord) -> Exit {
