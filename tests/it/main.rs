@@ -10,6 +10,7 @@ mod backup_ddl;
 mod backup_faults;
 mod connections;
 mod damage;
+mod guards;
 mod json;
 mod kill;
 mod recovery_by_hand;

@@ -135,8 +135,7 @@ pub(super) async fn store(
     } = exporter;
     // Everything is read: nobody need wait for our locks any longer.
     session.close().await;
-    let put =
-        |name: &'static str, bytes: Bytes| context.repository.put_object(&target.name, &id, name, bytes);
+    let put = |name: &'static str, bytes: Bytes| put(context, target, &id, notes, name.to_owned(), bytes);
     let guide = guide::recovery_guide(&target.name, &id, &schema.database, prepared.installation.major);
     let (summary, large_objects) = large_objects;
     let quoting = super::schema::quoting_of(&schema.database.encoding);
