@@ -91,6 +91,7 @@ fn expect_all_or_nothing(shop: &Shop) {
         expect_nothing_stored(&ernstfall, "shop");
         assert_eq!(last_record(&ernstfall, "backup")["outcome"], "cancelled");
     } else {
+        assert_eq!(last_record(&ernstfall, "backup")["outcome"], "succeeded");
         shop.restore_test().expect_code(0);
     }
     wait_until_gone(&shop.database);

@@ -183,23 +183,10 @@ pub async fn backup(
         notes.wait_for_puts().await;
     }
     let notes = std::mem::take(&mut *notes.lock());
-    if let (Err(_), Some(id)) = (&result, &notes.backup) {
-        match context.repository.remove_unfinished(&target.name, id).await {
-            Ok(_) => {}
-            // The signal came while the manifest was being stored: it is a backup like any other.
-            Err(RepositoryError::BackupExists { .. }) => {
-                context
-                    .progress
-                    .note(&format!("backup {id} was complete already, and stays"));
-            }
-            // Objects without a manifest are no backup; they only take space.
-            Err(error) => {
-                context.progress.note(&format!(
-                    "objects of the unfinished backup {id} stay behind: {error}"
-                ));
-            }
-        }
-    }
+    let result = match (result, &notes.backup) {
+        (Err(error), Some(id)) => give_up(context, target, id, error).await,
+        (result, _) => result,
+    };
     let record = record(
         target,
         options,
@@ -212,6 +199,32 @@ pub async fn backup(
     );
     run.finish(Record::Backup(record.clone()))?;
     Ok(record)
+}
+
+/// Removes what a failed backup has stored. One that was complete when the signal came is a backup like any other.
+async fn give_up(
+    context: &Context,
+    target: &Target,
+    id: &BackupId,
+    error: BackupError,
+) -> Result<Manifest, BackupError> {
+    match context.repository.remove_unfinished(&target.name, id).await {
+        Ok(_) => {}
+        Err(RepositoryError::BackupExists { .. }) => {
+            return context
+                .repository
+                .manifest(&target.name, id)
+                .await
+                .map_err(|_| error);
+        }
+        // Objects without a manifest are no backup; they only take space.
+        Err(kept) => {
+            context.progress.note(&format!(
+                "objects of the unfinished backup {id} stay behind: {kept}"
+            ));
+        }
+    }
+    Err(error)
 }
 
 #[expect(
