@@ -15,6 +15,16 @@ pub enum Quoting {
 }
 
 impl Quoting {
+    /// For statements of sessions that speak this encoding. Names beyond ASCII cannot be written as they are where that is
+    /// not UTF-8; SQL_ASCII passes every byte through.
+    pub fn for_encoding(encoding: &str) -> Self {
+        if matches!(encoding, "UTF8" | "SQL_ASCII") {
+            Self::Utf8
+        } else {
+            Self::AsciiOnly
+        }
+    }
+
     /// The name as a quoted identifier.
     pub fn identifier(self, name: &str) -> String {
         self.quoted(name, '"')

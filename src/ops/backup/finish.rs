@@ -138,7 +138,7 @@ pub(super) async fn store(
     let put = |name: &'static str, bytes: Bytes| put(context, target, &id, notes, name.to_owned(), bytes);
     let guide = guide::recovery_guide(&target.name, &id, &schema.database, prepared.installation.major);
     let (summary, large_objects) = large_objects;
-    let quoting = super::schema::quoting_of(&schema.database.encoding);
+    let quoting = Quoting::for_encoding(&schema.database.encoding);
     let contents = contents(plan, &schema, &stored, summary);
     notes.lock().not_covered = contents.not_covered.clone();
     let json = serde_json::to_vec(&contents).map_err(|e| BackupError::Compress("the contents", e.into()))?;

@@ -27,16 +27,7 @@ pub(super) struct Schema {
 
 /// How names are written in statements of sessions that speak the database's own encoding.
 pub(super) async fn quoting(guard: &Session) -> Result<Quoting, BackupError> {
-    Ok(quoting_of(&facts::encoding(guard).await?))
-}
-
-/// Names beyond ASCII cannot be written as they are where the connection does not speak UTF-8.
-pub(super) fn quoting_of(encoding: &str) -> Quoting {
-    if matches!(encoding, "UTF8" | "SQL_ASCII") {
-        Quoting::Utf8
-    } else {
-        Quoting::AsciiOnly
-    }
+    Ok(Quoting::for_encoding(&facts::encoding(guard).await?))
 }
 
 /// Dumps the schema and reads what belongs to it; everything must have stood still meanwhile.

@@ -170,10 +170,7 @@ async fn load_rows(
 /// The statement that stands before a table's rows.
 fn load_statement(contents: &Contents, table: usize) -> String {
     let table = &contents.tables[table];
-    let quoting = match contents.database.encoding.as_str() {
-        "UTF8" | "SQL_ASCII" => Quoting::Utf8,
-        _ => Quoting::AsciiOnly,
-    };
+    let quoting = Quoting::for_encoding(&contents.database.encoding);
     Source {
         oid: 0,
         schema: table.schema.clone(),

@@ -132,11 +132,7 @@ fn source(table: &Table, relation: &Relation, encoding: &str) -> Source {
         columns: table.columns.clone(),
         condition: table.condition.clone(),
         pages: None,
-        quoting: if matches!(encoding, "UTF8" | "SQL_ASCII") {
-            Quoting::Utf8
-        } else {
-            Quoting::AsciiOnly
-        },
+        quoting: Quoting::for_encoding(encoding),
     }
 }
 
