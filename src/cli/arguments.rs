@@ -146,6 +146,9 @@ pub(super) struct Restore {
     /// Remove what a broken restore left, and begin anew
     #[arg(long)]
     pub(super) start_over: bool,
+    /// Everything into the database's own tablespace, where the server lacks those of the source
+    #[arg(long)]
+    pub(super) no_tablespaces: bool,
     /// Connections that load at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) jobs: u32,

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 
 use crate::model::record::{Outcome, RestoreRecord, Verdict};
-use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError};
+use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError, Tablespaces};
 
 use super::arguments::{Global, Restore};
 use super::exit::{Exit, Failure};
@@ -31,6 +31,11 @@ pub(super) async fn run(global: &Global, options: &Restore) -> Result<Exit, Fail
             Broken::Continue
         },
         jobs: options.jobs as usize,
+        tablespaces: if options.no_tablespaces {
+            Tablespaces::OfTheDatabase
+        } else {
+            Tablespaces::AsInSource
+        },
     };
     let display = progress::display(global, &options.target);
     let context = setup.context(setup.repository().await?, setup.journal()?, display);

@@ -1,5 +1,7 @@
 //! What is in one backup, by name: the part of its description that may be encrypted.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::fingerprint::Fingerprint;
@@ -18,7 +20,35 @@ pub struct Contents {
     pub roles: Vec<String>,
     pub extensions: Vec<Extension>,
     pub materialized_views: Vec<MaterializedView>,
+    /// Tablespaces that relations of the database lie in, or the database itself; not the built-in ones.
+    #[serde(default)]
+    pub tablespaces: Vec<String>,
+    /// What a dump of the copy would not show of itself, to be compared with the copy's own catalogue.
+    #[serde(default)]
+    pub catalogue: Vec<CatalogueObject>,
     pub not_covered: Vec<NotCovered>,
+}
+
+/// Begins the part of a catalogue object's state that says where it lies, up to the next semicolon.
+pub const IN_TABLESPACE: &str = "in tablespace ";
+/// How that part ends where it is no tablespace of its own.
+pub const OF_THE_DATABASE: &str = "of the database";
+
+impl Contents {
+    /// Everything is to lie in the database's own tablespace.
+    pub fn leave_out_tablespaces(&mut self) {
+        self.tablespaces.clear();
+        for object in &mut self.catalogue {
+            let parts = object
+                .state
+                .split("; ")
+                .map(|part| match part.strip_prefix(IN_TABLESPACE) {
+                    Some(_) => format!("{IN_TABLESPACE}{OF_THE_DATABASE}"),
+                    None => part.to_owned(),
+                });
+            object.state = parts.collect::<Vec<_>>().join("; ");
+        }
+    }
 }
 
 /// What a database must be made like, to hold the backup.
@@ -76,7 +106,21 @@ pub enum LoadStage {
     AfterIndexes,
 }
 
-/// One table whose rows are in the backup.
+/// The name of a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl fmt::Display for TableName {
+    /// `schema.table` as a person writes it in the configuration.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// One table whose rows are in the backup; or a partitioned one through which the rows of its partitions are loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     pub schema: String,
@@ -86,7 +130,16 @@ pub struct Table {
     /// Columns that the copy computes anew.
     pub generated_columns: Vec<Column>,
     pub fingerprint: Fingerprint,
+    /// Of the rows with the values of their generated columns at the end; `null` where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated_fingerprint: Option<Fingerprint>,
     pub load: LoadStage,
+    /// For a partition: the partitioned table at the top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition_of: Option<TableName>,
+    /// The partitions whose rows are listed here together, since in a copy a row may belong to another of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitions: Vec<TableName>,
     /// For a configuration table of an extension: which rows are the user's, as SQL (`WHERE …`).
     pub condition: Option<String>,
 }
@@ -104,6 +157,36 @@ pub struct Column {
     pub name: String,
     #[serde(rename = "type")]
     pub type_name: String,
+    /// Its collation as SQL, where it is not the type's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collation: Option<String>,
+    #[serde(default)]
+    pub not_null: bool,
+    /// The expression of a generated column, as SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expression: Option<String>,
+}
+
+impl Column {
+    /// Same name and type: what the text of a row depends on.
+    pub fn holds_the_same(&self, other: &Self) -> bool {
+        self.name == other.name && self.type_name == other.type_name
+    }
+}
+
+/// An object of the catalogue, with what a dump of the copy may not show: its owner, its grants, its state.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CatalogueObject {
+    /// `table`, `index`, `trigger`, …
+    pub kind: String,
+    /// Qualified as the kind demands: `schema.table`, `trigger on schema.table`, …
+    pub name: String,
+    /// In words that compare as text.
+    pub state: String,
+    /// In the source: the oid of its catalogue, its own, and that of the relation it belongs to (0 if to none).
+    pub class: u32,
+    pub oid: u32,
+    pub relation: u32,
 }
 
 /// Consecutive rows of one table in one data object.

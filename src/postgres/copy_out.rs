@@ -2,7 +2,7 @@
 
 use futures_util::{StreamExt, pin_mut};
 
-use crate::model::contents::Column;
+use crate::model::contents::{Column, Table};
 
 use super::error::{Error, ErrorKind};
 use super::identifier::Quoting;
@@ -15,6 +15,8 @@ pub struct Source {
     pub schema: String,
     pub name: String,
     pub columns: Vec<Column>,
+    /// Read as well, and not stored: a copy computes them anew.
+    pub generated: Vec<Column>,
     /// Which rows, as SQL (`WHERE …`).
     pub condition: Option<String>,
     /// Half-open range of pages; the last range of a table has no end, since pages may be added at any time.
@@ -28,11 +30,11 @@ impl Source {
     }
 
     fn column_list(&self) -> String {
-        let names: Vec<String> = self
-            .columns
-            .iter()
-            .map(|c| self.quoting.identifier(&c.name))
-            .collect();
+        self.names(self.columns.iter())
+    }
+
+    fn names<'a>(&self, columns: impl Iterator<Item = &'a Column>) -> String {
+        let names: Vec<String> = columns.map(|c| self.quoting.identifier(&c.name)).collect();
         names.join(", ")
     }
 
@@ -52,9 +54,10 @@ impl Source {
 
     /// The COPY statement that sends the rows.
     pub fn copy_statement(&self) -> String {
-        if self.pages.is_some() || self.condition.is_some() {
+        if self.pages.is_some() || self.condition.is_some() || !self.generated.is_empty() {
             // ONLY: a parent would return its children's rows as well.
-            let (columns, table) = (self.column_list(), self.table());
+            let columns = self.names(self.columns.iter().chain(&self.generated));
+            let table = self.table();
             return format!(
                 "COPY (SELECT {columns} FROM ONLY {table}{}) TO STDOUT",
                 self.restriction()
@@ -67,19 +70,39 @@ impl Source {
         )
     }
 
-    /// The COPY statement that loads the rows, as it stands in a stored script.
-    pub fn load_statement(&self) -> String {
-        format!(
-            "COPY {}{} FROM stdin;",
-            self.table(),
-            in_parentheses(&self.column_list())
-        )
+    /// The part of a row that is stored: what stands before the generated columns.
+    fn stored<'a>(&self, row: &'a [u8]) -> &'a [u8] {
+        if self.generated.is_empty() {
+            return row;
+        }
+        // COPY text writes a tab inside a value as `\t`: each tab ends a column.
+        match self.columns.len().checked_sub(1) {
+            None => &[],
+            Some(last) => {
+                let end = memchr::memchr_iter(b'\t', row).nth(last);
+                &row[..end.unwrap_or(row.len())]
+            }
+        }
     }
 
     /// Locks the table in the open transaction, or is refused at once.
     fn lock_statement(&self) -> String {
         format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE NOWAIT", self.table())
     }
+}
+
+/// The COPY statement that loads a table's rows, as it stands in a stored script.
+pub fn load_statement(table: &Table, quoting: Quoting) -> String {
+    let names: Vec<String> = table
+        .columns
+        .iter()
+        .map(|c| quoting.identifier(&c.name))
+        .collect();
+    format!(
+        "COPY {}{} FROM stdin;",
+        quoting.qualified(&table.schema, &table.name),
+        in_parentheses(&names.join(", "))
+    )
 }
 
 /// A table without columns is copied without a list: `()` is no SQL.
@@ -106,7 +129,8 @@ pub enum Room {
 pub trait RowSink: Send {
     type Error: Send;
 
-    fn row(&mut self, row: &[u8]) -> Result<Room, Self::Error>;
+    /// `whole` is the row with its generated columns at the end; without such columns it is the row.
+    fn row(&mut self, row: &[u8], whole: &[u8]) -> Result<Room, Self::Error>;
 
     async fn drain(&mut self) -> Result<(), Self::Error>;
 }
@@ -118,6 +142,11 @@ pub enum CopyError<S> {
     LockRefused,
     /// The table was truncated, rewritten or replaced after the snapshot.
     Moved,
+    /// Reading broke off after so many rows.
+    Row {
+        after: u64,
+        error: Error,
+    },
     Server(Error),
     Sink(S),
 }
@@ -193,14 +222,17 @@ pub async fn copy<S: RowSink>(
     // The server sends one message a row, but the protocol does not promise it.
     let mut incomplete: Vec<u8> = Vec::new();
     while let Some(message) = stream.next().await {
-        let message = message.map_err(|e| Error::query(tried(), session.description(), e))?;
+        let message = message.map_err(|e| CopyError::Row {
+            after: rows,
+            error: Error::query(tried(), session.description(), e),
+        })?;
         let mut rest: &[u8] = &message;
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let room = if incomplete.is_empty() {
-                sink.row(&rest[..end])
+                sink.row(source.stored(&rest[..end]), &rest[..end])
             } else {
                 incomplete.extend_from_slice(&rest[..end]);
-                let room = sink.row(&incomplete);
+                let room = sink.row(source.stored(&incomplete), &incomplete);
                 incomplete.clear();
                 room
             };
@@ -222,6 +254,19 @@ pub async fn copy<S: RowSink>(
         )
         .into())
     }
+}
+
+/// Where the row stands at which reading broke off. In the open transaction, with the settings of our sessions, the
+/// server reads in the order in which the rows lie.
+pub async fn locate(session: &Session, source: &Source, after: u64) -> Result<Option<String>, Error> {
+    let sql = format!(
+        "SELECT ctid FROM ONLY {}{} OFFSET {after} LIMIT 1",
+        source.table(),
+        source.restriction()
+    );
+    let tried = format!("find the row of {} that cannot be read", source.table());
+    let rows = session.select_text(&tried, &sql).await?;
+    Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned))
 }
 
 /// How many rows the server itself counts in the snapshot.
@@ -249,12 +294,16 @@ mod tests {
         let column = |name: &&str| Column {
             name: (*name).into(),
             type_name: "integer".into(),
+            collation: None,
+            not_null: false,
+            expression: None,
         };
         Source {
             oid: 1,
             schema: "public".into(),
             name: "t".into(),
             columns: columns.iter().map(column).collect(),
+            generated: Vec::new(),
             condition: None,
             pages: None,
             quoting: Quoting::Utf8,
@@ -264,11 +313,24 @@ mod tests {
     #[test]
     fn a_table_without_columns_is_copied_without_a_list() {
         assert_eq!(source(&[]).copy_statement(), r#"COPY "public"."t" TO STDOUT"#);
-        assert_eq!(source(&[]).load_statement(), r#"COPY "public"."t" FROM stdin;"#);
         assert_eq!(
             source(&["a", "b"]).copy_statement(),
             r#"COPY "public"."t" ("a", "b") TO STDOUT"#
         );
+    }
+
+    #[test]
+    fn generated_columns_are_read_behind_the_others_and_not_stored() {
+        let mut source = source(&["a", "b"]);
+        assert_eq!(source.stored(b"1\t2"), b"1\t2");
+        source.generated = vec![source.columns[1].clone()];
+        assert_eq!(
+            source.copy_statement(),
+            r#"COPY (SELECT "a", "b", "b" FROM ONLY "public"."t") TO STDOUT"#
+        );
+        assert_eq!(source.stored(b"1\ta\\tb\t3"), b"1\ta\\tb");
+        source.columns.clear();
+        assert_eq!(source.stored(b"3"), b"");
     }
 
     #[test]

@@ -143,8 +143,16 @@ pub struct RestoreRequest<'a> {
     pub section: &'a str,
     pub jobs: usize,
     pub existing: Existing,
+    pub tablespaces: Tablespaces,
     /// Settings for its sessions (`PGOPTIONS`).
     pub options: &'a str,
+}
+
+/// Where tables and indexes come to lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tablespaces {
+    AsInSource,
+    OfTheDatabase,
 }
 
 /// What to do about objects that are there already.
@@ -190,6 +198,9 @@ pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> 
     command.args(["--no-password", "--dbname="]);
     if request.existing == Existing::Error {
         command.arg("--exit-on-error");
+    }
+    if request.tablespaces == Tablespaces::OfTheDatabase {
+        command.arg("--no-tablespaces");
     }
     command.arg(format!("--section={}", request.section));
     if request.jobs > 1 {

@@ -187,6 +187,18 @@ pub async fn extensions(session: &Session) -> Result<Vec<Extension>, Error> {
     Ok(rows.iter().map(extension).collect())
 }
 
+/// Tablespaces besides the built-in ones that the database, or a relation of it, lies in.
+pub async fn tablespaces(session: &Session) -> Result<Vec<String>, Error> {
+    let sql = "SELECT t.spcname::text FROM pg_catalog.pg_tablespace t
+                WHERE t.spcname NOT IN ('pg_default', 'pg_global')
+                  AND t.oid IN (SELECT reltablespace FROM pg_catalog.pg_class WHERE relpersistence <> 't'
+                                UNION ALL SELECT dattablespace FROM pg_catalog.pg_database
+                                           WHERE datname = pg_catalog.current_database())
+                ORDER BY 1";
+    let rows = session.select("list the tablespaces", sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Names of the connected role's powers that matter to a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RolePowers {

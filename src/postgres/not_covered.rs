@@ -17,6 +17,17 @@ const QUERIES: &[&str] = &[
        FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_toast'",
+    "SELECT 'disabled triggers of a foreign key'::text,
+            c.conname || ' on ' || t.tgrelid::pg_catalog.regclass::text,
+            'pg_dump does not write that they are disabled: the copy enforces the key'::text
+       FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
+      WHERE t.tgisinternal AND t.tgenabled <> 'O' GROUP BY 2",
+    "SELECT 'temporary table'::text, n.nspname || '.' || c.relname, 'it ends with its session'::text
+       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relpersistence = 't' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_toast'",
+    "SELECT 'prepared transaction'::text, x.gid,
+            'it was neither committed nor rolled back: what it changed is in no snapshot'::text
+       FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()",
     "SELECT 'setting of all roles'::text, pg_catalog.split_part(entry, '=', 1),
             'it belongs to the server, not to the database'::text
        FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) AS entry

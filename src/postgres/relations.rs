@@ -165,7 +165,7 @@ pub async fn dependents(session: &Session, tables: &[u32]) -> Result<Vec<String>
 pub struct Columns {
     /// Columns whose values are stored.
     pub stored: Vec<Column>,
-    /// Columns that are computed from others.
+    /// Columns that are computed from others and stored; those that are computed when read have no values.
     pub generated: Vec<Column>,
     /// A stored column can hold the oid of an index, which a copy has only after its indexes are built.
     pub may_name_an_index: bool,
@@ -182,9 +182,16 @@ const COLUMNS: &str = "
          WHERE t.typelem = naming.oid OR t.typbasetype = naming.oid OR m.atttypid = naming.oid
             OR r.rngsubtype = naming.oid)
     SELECT a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
-           a.atttypid IN (SELECT oid FROM naming)
+           a.atttypid IN (SELECT oid FROM naming), a.attnotnull,
+           CASE WHEN a.attcollation <> t.typcollation
+                THEN pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname) END,
+           CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END
       FROM pg_catalog.pg_attribute a
-     WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+      LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+      LEFT JOIN pg_catalog.pg_namespace n ON n.oid = l.collnamespace
+      LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     WHERE a.attgenerated <> 'v' AND a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
      ORDER BY a.attrelid, a.attnum";
 
 /// The columns of the given tables, by the table's oid. A table without columns is not in the result.
@@ -195,6 +202,9 @@ pub async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Co
         let column = Column {
             name: row.get(1),
             type_name: row.get(2),
+            not_null: row.get(5),
+            collation: row.get(6),
+            expression: row.get(7),
         };
         if row.get(3) {
             entry.generated.push(column);

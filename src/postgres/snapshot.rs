@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use super::error::{Error, ErrorKind};
 use super::facts::parse_timestamp;
 use super::identifier::qualified;
+use super::partitions::{self, Partition};
 use super::relations::{self, Columns, Relation};
 use super::session::Session;
 use super::waiting;
@@ -42,6 +43,7 @@ pub struct Exporter {
     /// What the snapshot holds.
     pub relations: Vec<Relation>,
     pub columns: BTreeMap<u32, Columns>,
+    pub partitions: BTreeMap<u32, Partition>,
 }
 
 /// Why no snapshot was exported.
@@ -109,6 +111,7 @@ pub async fn export<F: Future<Output = ()>>(
     relations::measure(&session, with_rows).await?;
     let oids: Vec<u32> = relations.iter().filter(|r| r.lockable()).map(|r| r.oid).collect();
     let columns = relations::columns(&session, &oids).await?;
+    let partitions = partitions::list(&session).await?;
     same_now(&relations, &wanted)?;
     same_columns(guard, &locked, &columns).await?;
     Ok(Exporter {
@@ -120,6 +123,7 @@ pub async fn export<F: Future<Output = ()>>(
         lsn: look.lsn,
         relations,
         columns,
+        partitions,
     })
 }
 

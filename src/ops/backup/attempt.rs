@@ -103,7 +103,7 @@ async fn read(
         standby: prepared.identity.standby,
         quoting: schema::quoting(&prepared.guard).await?,
     };
-    let plan = plan::plan(target, &exporter.relations, &exporter.columns, &abilities);
+    let plan = plan::plan(target, schema::seen(exporter), &abilities);
     let schema = schema::read_schema(target, prepared, exporter, &plan, child).await?;
     pause("after-schema").await;
 

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use crate::ops::fault_point::pause;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::copy_out::{self, CopyError, StorageCheck};
+use crate::postgres::error::Error as PostgresError;
 use crate::postgres::session::{CancelHandle, Session};
 use crate::postgres::snapshot::{Exporter, Locking};
 
@@ -134,37 +135,69 @@ async fn worker(work: Arc<Work>, refused: UnboundedSender<Unit>) -> Result<Store
             }
             Err(error) => return Err(backup_error(error, &unit)),
         }
-        copy(&work, &session, &unit, &mut sink).await?;
-        copy_out::commit(&session).await?;
+        match copy(&work, &session, &unit, &mut sink).await {
+            Ok(()) => copy_out::commit(&session).await?,
+            Err(CopyError::Row { after, error }) if error.sqlstate().is_some() && !error.is_environment() => {
+                return Err(unreadable_row(&work, &session, &unit, after, error).await);
+            }
+            Err(error) => return Err(backup_error(error, &unit)),
+        }
     }
     sink.finish().await
 }
 
 /// Copies a unit inside the session's open transaction.
-async fn copy(work: &Work, session: &Session, unit: &Unit, sink: &mut Sink) -> Result<(), BackupError> {
-    sink.begin_table(unit.table, unit.source.load_statement());
-    let streamed = copy_out::copy(session, &unit.source, sink)
-        .await
-        .map_err(|e| backup_error(e, unit))?;
-    sink.end_table();
+async fn copy(
+    work: &Work,
+    session: &Session,
+    unit: &Unit,
+    sink: &mut Sink,
+) -> Result<(), CopyError<BackupError>> {
+    sink.begin_table(unit);
+    let streamed = copy_out::copy(session, &unit.source, sink).await?;
+    sink.end_table(unit);
     if work.counting == Counting::ServerToo {
         let counted = copy_out::count(session, &unit.source).await?;
         if counted != streamed {
-            let table = format!("{}.{}", unit.source.schema, unit.source.name);
-            return Err(BackupError::CountDiffers {
-                table,
+            return Err(CopyError::Sink(BackupError::CountDiffers {
+                table: unit.table_name(),
                 streamed,
                 counted,
-            });
+            }));
         }
     }
     Ok(())
 }
 
+/// The server can not send a row: where does it stand? The transaction has failed, so another one looks.
+async fn unreadable_row(
+    work: &Work,
+    session: &Session,
+    unit: &Unit,
+    after: u64,
+    error: PostgresError,
+) -> BackupError {
+    let found = async {
+        session.batch("roll back", "ROLLBACK").await.ok()?;
+        copy_out::begin::<BackupError>(session, &unit.source, &work.snapshot_name, work.storage_check)
+            .await
+            .ok()?;
+        copy_out::locate(session, &unit.source, after).await.ok()?
+    };
+    match found.await {
+        Some(ctid) => BackupError::UnreadableRow {
+            table: unit.table_name(),
+            ctid,
+            error: Box::new(error),
+        },
+        None => error.into(),
+    }
+}
+
 fn backup_error(error: CopyError<BackupError>, unit: &Unit) -> BackupError {
-    let table = || format!("{}.{}", unit.source.schema, unit.source.name);
+    let table = || unit.table_name();
     match error {
-        CopyError::Server(error) => error.into(),
+        CopyError::Server(error) | CopyError::Row { error, .. } => error.into(),
         CopyError::Sink(error) => error,
         CopyError::Moved => {
             BackupError::SchemaMoved(format!("{} was truncated, rewritten or replaced", table()))
@@ -189,7 +222,9 @@ async fn serve(
                 Some(unit) if work.storage_check == StorageCheck::CompareWithSnapshot => {
                     return Err(backup_error(CopyError::LockRefused, &unit));
                 }
-                Some(unit) => copy(work, session, &unit, &mut sink).await?,
+                Some(unit) => copy(work, session, &unit, &mut sink)
+                    .await
+                    .map_err(|error| backup_error(error, &unit))?,
                 None => return sink.finish().await,
             },
             () = tokio::time::sleep(PING) => {

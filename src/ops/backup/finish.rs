@@ -197,6 +197,11 @@ fn contents(plan: Plan, schema: &Schema, stored: &[Stored], large_objects: Large
     for chunk in &chunks {
         tables[chunk.table].fingerprint.merge(chunk.fingerprint);
     }
+    for (table, found) in stored.iter().flat_map(|stored| &stored.generated) {
+        if let Some(fingerprint) = &mut tables[*table].generated_fingerprint {
+            fingerprint.merge(*found);
+        }
+    }
     let not_covered: Vec<NotCovered> = plan
         .not_covered
         .into_iter()
@@ -212,6 +217,8 @@ fn contents(plan: Plan, schema: &Schema, stored: &[Stored], large_objects: Large
         roles: schema.roles.names.clone(),
         extensions: schema.extensions.clone(),
         materialized_views: plan.materialized_views,
+        tablespaces: schema.tablespaces.clone(),
+        catalogue: schema.catalogue.clone(),
         not_covered,
     }
 }

@@ -88,6 +88,14 @@ pub enum BackupError {
         holder: String,
     },
     #[error(
+        "read {table}: the row at ctid {ctid} cannot be read ({error}): mend or delete that row, or leave the table's rows out with `exclude_data`"
+    )]
+    UnreadableRow {
+        table: String,
+        ctid: String,
+        error: Box<PostgresError>,
+    },
+    #[error(
         "{table}: {streamed} rows arrived, but the server counts {counted} in the same snapshot: the table or an index of it may be corrupt; check it with amcheck"
     )]
     CountDiffers {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::contents::{LoadStage, MaterializedView, NotCovered, Table};
+use crate::model::contents::{LoadStage, MaterializedView, NotCovered, Table, TableName};
 use crate::model::fingerprint::Fingerprint;
 use crate::ops::ranges::ranges;
 use crate::ops::target::{Target, matches_any};
-use crate::postgres::copy_out::Source;
+use crate::postgres::copy_out::{Source, load_statement};
 use crate::postgres::identifier::Quoting;
+use crate::postgres::partitions::Partition;
 use crate::postgres::relations::{Columns, Relation, RelationKind};
 
 /// Everything one attempt is going to copy.
@@ -28,7 +29,16 @@ pub(super) struct Unit {
     /// Index into the plan's tables.
     pub(super) table: usize,
     pub(super) source: Source,
+    /// The statement before its rows in a stored script.
+    pub(super) load_statement: String,
     pub(super) bytes: u64,
+}
+
+impl Unit {
+    /// `schema.table` of what is read.
+    pub(super) fn table_name(&self) -> String {
+        format!("{}.{}", self.source.schema, self.source.name)
+    }
 }
 
 /// What the server allows.
@@ -52,12 +62,16 @@ pub(in crate::ops) fn excluded(target: &Target, relation: &Relation) -> bool {
     matches_any(&target.exclude, &relation.display_name())
 }
 
-pub(super) fn plan(
-    target: &Target,
-    relations: &[Relation],
-    columns: &BTreeMap<u32, Columns>,
-    abilities: &Abilities,
-) -> Plan {
+/// What a plan is made from: the database as the snapshot shows it.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) relations: &'a [Relation],
+    pub(super) columns: &'a BTreeMap<u32, Columns>,
+    pub(super) partitions: &'a BTreeMap<u32, Partition>,
+}
+
+pub(super) fn plan(target: &Target, seen: Seen<'_>, abilities: &Abilities) -> Plan {
+    let relations = seen.relations;
     let mut plan = Plan {
         tables: Vec::new(),
         units: Vec::new(),
@@ -94,30 +108,90 @@ pub(super) fn plan(
         }
     }
     plan.bytes = copied.iter().map(|relation| relation.size_bytes).sum();
+    let mut through = BTreeMap::new();
     for relation in copied {
-        let columns = columns.get(&relation.oid).cloned().unwrap_or_default();
-        plan.add(target, relation, columns, abilities);
+        let root = |partition: &Partition| relations.iter().find(|root| root.oid == partition.root);
+        let partition = seen.partitions.get(&relation.oid);
+        match partition.and_then(|partition| Some((partition, root(partition)?))) {
+            Some((partition, root)) if partition.rows_may_move => {
+                let table = *through
+                    .entry(root.oid)
+                    .or_insert_with(|| plan.add_table(root, seen.columns));
+                plan.add_units(target, table, relation, abilities);
+            }
+            Some((_, root)) => {
+                let table = plan.add_table(relation, seen.columns);
+                plan.tables[table].partition_of = Some(table_name(root));
+                plan.add_units(target, table, relation, abilities);
+            }
+            None => {
+                let table = plan.add_table(relation, seen.columns);
+                plan.add_units(target, table, relation, abilities);
+            }
+        }
+    }
+    for (root, table) in through {
+        let of_root = |relation: &&Relation| {
+            let partition = seen.partitions.get(&relation.oid);
+            partition.is_some_and(|partition| partition.root == root)
+                && relation.has_rows()
+                && !excluded.contains(&relation.oid)
+        };
+        // Those without rows in the backup too: rows of others may come to lie there.
+        plan.tables[table].partitions = relations.iter().filter(of_root).map(table_name).collect();
     }
     plan.units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
     plan
 }
 
+fn table_name(relation: &Relation) -> TableName {
+    TableName {
+        schema: relation.schema.clone(),
+        name: relation.name.clone(),
+    }
+}
+
 impl Plan {
-    /// Adds a table, and the pieces that it is copied in.
-    fn add(&mut self, target: &Target, relation: &Relation, columns: Columns, abilities: &Abilities) {
-        let table = self.tables.len();
-        let whole = Source {
-            oid: relation.oid,
+    /// Adds a table that rows are loaded into, and returns its place among the tables.
+    fn add_table(&mut self, relation: &Relation, columns: &BTreeMap<u32, Columns>) -> usize {
+        let columns = columns.get(&relation.oid).cloned().unwrap_or_default();
+        let load = if columns.may_name_an_index {
+            LoadStage::AfterIndexes
+        } else {
+            LoadStage::BeforeIndexes
+        };
+        self.tables.push(Table {
             schema: relation.schema.clone(),
             name: relation.name.clone(),
-            columns: columns.stored.clone(),
+            generated_fingerprint: (!columns.generated.is_empty()).then(Fingerprint::default),
+            columns: columns.stored,
+            generated_columns: columns.generated,
+            fingerprint: Fingerprint::default(),
+            load,
+            partition_of: None,
+            partitions: Vec::new(),
             condition: relation
                 .configuration_condition
                 .clone()
                 .filter(|condition| !condition.is_empty()),
+        });
+        self.tables.len() - 1
+    }
+
+    /// Adds the pieces in which the rows of a relation are copied; they are loaded into the table at that place.
+    fn add_units(&mut self, target: &Target, table: usize, relation: &Relation, abilities: &Abilities) {
+        let into = &self.tables[table];
+        let whole = Source {
+            oid: relation.oid,
+            schema: relation.schema.clone(),
+            name: relation.name.clone(),
+            columns: into.columns.clone(),
+            generated: into.generated_columns.clone(),
+            condition: into.condition.clone(),
             pages: None,
             quoting: abilities.quoting,
         };
+        let load_statement = load_statement(into, abilities.quoting);
         let jobs = if target.split { target.jobs } else { 1 };
         let ranges = ranges(relation, self.bytes, jobs, abilities.server_version_num);
         let bytes = relation.size_bytes / ranges.len().max(1) as u64;
@@ -127,23 +201,10 @@ impl Plan {
                 pages,
                 ..whole.clone()
             },
+            load_statement: load_statement.clone(),
             bytes,
         };
         self.units.extend(ranges.into_iter().map(unit));
-        let load = if columns.may_name_an_index {
-            LoadStage::AfterIndexes
-        } else {
-            LoadStage::BeforeIndexes
-        };
-        self.tables.push(Table {
-            schema: relation.schema.clone(),
-            name: relation.name.clone(),
-            columns: columns.stored,
-            generated_columns: columns.generated,
-            fingerprint: Fingerprint::default(),
-            load,
-            condition: whole.condition,
-        });
     }
 }
 
@@ -212,12 +273,12 @@ mod tests {
     fn what_is_left_out_is_named_with_its_reason() {
         let mut target = crate::ops::target::for_tests();
         target.exclude_data = vec!["public.t".into()];
-        let plan = plan(
-            &target,
-            &[sample_relation(0)],
-            &BTreeMap::new(),
-            &abilities(150_000),
-        );
+        let seen = Seen {
+            relations: &[sample_relation(0)],
+            columns: &BTreeMap::new(),
+            partitions: &BTreeMap::new(),
+        };
+        let plan = plan(&target, seen, &abilities(150_000));
         assert!(plan.tables.is_empty());
         assert_eq!(plan.not_covered[0].name, "public.t");
     }

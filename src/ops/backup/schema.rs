@@ -1,6 +1,6 @@
 //! The schema, and what belongs to it: roles, sequences, extensions, the database's own facts.
 
-use crate::model::contents::{DatabaseFacts, Extension, Sequence};
+use crate::model::contents::{CatalogueObject, DatabaseFacts, Extension, Sequence};
 use crate::ops::fault_point::pause;
 use crate::ops::target::Target;
 use crate::postgres::ChildConnection;
@@ -10,9 +10,9 @@ use crate::postgres::identifier::Quoting;
 use crate::postgres::roles::{self, Roles};
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::Exporter;
-use crate::postgres::{facts, not_covered, schema_watch, sequences};
+use crate::postgres::{catalogue, facts, not_covered, schema_watch, sequences};
 
-use super::plan::{self, Plan};
+use super::plan::{self, Plan, Seen};
 use super::prepare::Prepared;
 use super::{BackupError, watch};
 
@@ -23,11 +23,22 @@ pub(super) struct Schema {
     pub(super) database: DatabaseFacts,
     pub(super) extensions: Vec<Extension>,
     pub(super) sequences: Vec<Sequence>,
+    pub(super) tablespaces: Vec<String>,
+    pub(super) catalogue: Vec<CatalogueObject>,
 }
 
 /// How names are written in statements of sessions that speak the database's own encoding.
 pub(super) async fn quoting(guard: &Session) -> Result<Quoting, BackupError> {
     Ok(Quoting::for_encoding(&facts::encoding(guard).await?))
+}
+
+/// What the plan is made from.
+pub(super) fn seen(exporter: &Exporter) -> Seen<'_> {
+    Seen {
+        relations: &exporter.relations,
+        columns: &exporter.columns,
+        partitions: &exporter.partitions,
+    }
 }
 
 /// Dumps the schema and reads what belongs to it; everything must have stood still meanwhile.
@@ -92,8 +103,18 @@ async fn dump_schema(
         roles,
         database: facts::database(&exporter.session).await?,
         extensions: facts::extensions(&exporter.session).await?,
+        tablespaces: facts::tablespaces(&exporter.session).await?,
+        catalogue: catalogue(target, exporter).await?,
         sequences: sequences::read(&prepared.guard, &plan.sequences).await?,
     })
+}
+
+/// The catalogue without what the target leaves out.
+async fn catalogue(target: &Target, exporter: &Exporter) -> Result<Vec<CatalogueObject>, BackupError> {
+    let excluded = plan::excluded_tables(target, &exporter.relations);
+    let mut objects = catalogue::read(&exporter.session).await?;
+    objects.retain(|object| !excluded.contains(&object.relation));
+    Ok(objects)
 }
 
 /// Columns can be swapped by name, or change their types without a rewrite: only a lock would have kept them.

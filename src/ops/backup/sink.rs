@@ -1,5 +1,6 @@
 //! From rows to stored objects, with at most one object being stored while the next one is filled.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Chunk;
+use crate::model::fingerprint::Fingerprint;
 use crate::model::manifest::Object;
 use crate::model::target_name::TargetName;
 use crate::ops::context::Progress;
@@ -16,6 +18,7 @@ use crate::postgres::copy_out::{Room, RowSink};
 use crate::repository::{Error as RepositoryError, Repository};
 
 use super::BackupError;
+use super::plan::Unit;
 
 /// What all sinks of one backup share.
 pub(super) struct Stock {
@@ -35,6 +38,8 @@ pub(super) struct Stock {
 pub(super) struct Stored {
     pub(super) objects: Vec<Object>,
     pub(super) chunks: Vec<Chunk>,
+    /// Of the rows with their generated columns, by table.
+    pub(super) generated: BTreeMap<usize, Fingerprint>,
 }
 
 /// How many rows go by between two words to the progress display.
@@ -45,8 +50,10 @@ pub(super) struct Sink {
     stock: Arc<Stock>,
     writer: ScriptWriter,
     storing: Option<JoinHandle<Result<Object, RepositoryError>>>,
-    storing_parts: Vec<(usize, crate::model::fingerprint::Fingerprint)>,
+    storing_parts: Vec<(usize, Fingerprint)>,
     stored: Stored,
+    /// Of the table that is being read, if it has generated columns.
+    generated: Option<Fingerprint>,
     unreported: (u64, u64),
 }
 
@@ -59,16 +66,22 @@ impl Sink {
             storing: None,
             storing_parts: Vec::new(),
             stored: Stored::default(),
+            generated: None,
             unreported: (0, 0),
         }
     }
 
-    pub(super) fn begin_table(&mut self, table: usize, load_statement: String) {
-        self.writer.begin_table(table, load_statement);
+    pub(super) fn begin_table(&mut self, unit: &Unit) {
+        self.writer.begin_table(unit.table, unit.load_statement.clone());
+        self.generated = (!unit.source.generated.is_empty()).then(Fingerprint::default);
     }
 
-    pub(super) fn end_table(&mut self) {
+    pub(super) fn end_table(&mut self, unit: &Unit) {
         self.writer.end_table();
+        if let Some(generated) = self.generated.take() {
+            let sum = self.stored.generated.entry(unit.table).or_default();
+            sum.merge(generated);
+        }
         self.report();
     }
 
@@ -122,7 +135,10 @@ impl Sink {
 impl RowSink for Sink {
     type Error = BackupError;
 
-    fn row(&mut self, row: &[u8]) -> Result<Room, BackupError> {
+    fn row(&mut self, row: &[u8], whole: &[u8]) -> Result<Room, BackupError> {
+        if let Some(generated) = &mut self.generated {
+            generated.add_row(whole);
+        }
         self.unreported.0 += 1;
         self.unreported.1 += row.len() as u64 + 1;
         if self.unreported.0 >= ROWS_PER_REPORT {

@@ -9,7 +9,7 @@ use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
 use crate::postgres::conninfo::ConnectionSettings;
-use crate::postgres::dump::{self, Existing, RestoreRequest};
+use crate::postgres::dump::{self, Existing, RestoreRequest, Tablespaces};
 use crate::postgres::identifier::{quote_identifier, quote_literal};
 use crate::postgres::programs::Installation;
 use crate::postgres::session::Session;
@@ -28,6 +28,7 @@ pub(in crate::ops) struct Destination {
     /// For the schema archive, which pg_restore wants as a file to work in parallel, and for its password file.
     pub(in crate::ops) directory: PathBuf,
     pub(in crate::ops) powers: Powers,
+    pub(in crate::ops) tablespaces: Tablespaces,
     /// Only in a real restore.
     pub(super) marker: Option<Marker>,
 }
@@ -78,6 +79,7 @@ impl Destination {
             jobs,
             directory,
             powers,
+            tablespaces: Tablespaces::AsInSource,
             marker: None,
         }
     }
@@ -257,6 +259,7 @@ async fn section(
         section,
         jobs,
         existing,
+        tablespaces: destination.tablespaces,
         options: destination.powers.options(),
     };
     dump::restore_section(&request)

@@ -135,7 +135,23 @@ pub(in crate::ops) async fn destination(
         ));
     }
     lacks.extend(extensions(session, contents).await?);
+    lacks.extend(tablespaces(session, contents).await?);
     Ok(lacks)
+}
+
+async fn tablespaces(session: &Session, contents: &Contents) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM pg_catalog.unnest($1::text[]) AS name
+                WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_tablespace WHERE spcname = name)";
+    let rows = session
+        .select("look for the tablespaces", sql, &[&contents.tablespaces])
+        .await?;
+    let lacking = |row: &tokio_postgres::Row| {
+        let name: String = row.get(0);
+        format!(
+            "the tablespace {name} is missing: make it with CREATE TABLESPACE, or restore everything into the database's own with --no-tablespaces"
+        )
+    };
+    Ok(rows.iter().map(lacking).collect())
 }
 
 /// Roles of the backup that the destination lacks, where the connected role may not make any.

@@ -12,7 +12,7 @@ use crate::ops::fault_point::pause;
 use crate::ops::script::{Piece, ScriptReader};
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::copy_in;
-use crate::postgres::copy_out::Source;
+use crate::postgres::copy_out::load_statement;
 use crate::postgres::identifier::Quoting;
 use crate::postgres::session::Session;
 use crate::repository::Repository;
@@ -96,10 +96,11 @@ async fn load_object(
     };
     let mut reader = ScriptReader::new(bytes).map_err(|error| damaged(error.to_string()))?;
     let mut next_piece = || reader.next_piece().map_err(|error| damaged(error.to_string()));
+    let quoting = Quoting::for_encoding(&load.contents.database.encoding);
     session.batch("begin", "BEGIN").await?;
     for chunk in chunks {
         let table = &load.contents.tables[chunk.table];
-        let statement = load_statement(&load.contents, chunk.table);
+        let statement = load_statement(table, quoting);
         match next_piece()? {
             Some(Piece::Copy(found)) if found == statement => {}
             other => {
@@ -165,22 +166,6 @@ async fn load_rows(
             }
         }
     }
-}
-
-/// The statement that stands before a table's rows.
-fn load_statement(contents: &Contents, table: usize) -> String {
-    let table = &contents.tables[table];
-    let quoting = Quoting::for_encoding(&contents.database.encoding);
-    Source {
-        oid: 0,
-        schema: table.schema.clone(),
-        name: table.name.clone(),
-        columns: table.columns.clone(),
-        condition: None,
-        pages: None,
-        quoting,
-    }
-    .load_statement()
 }
 
 fn describe(piece: &Option<Piece>) -> String {

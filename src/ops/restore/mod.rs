@@ -21,6 +21,7 @@ use crate::postgres::programs::ProgramsError;
 use crate::repository::{Error as RepositoryError, ReadError};
 use crate::scratch::{LogEntry, ScratchError};
 
+pub use crate::postgres::dump::Tablespaces;
 pub use real::{Broken, Options, Plan, plan, restore};
 pub use source::Choice;
 

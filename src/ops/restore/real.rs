@@ -15,6 +15,7 @@ use crate::ops::phases::Phases;
 use crate::ops::verify::{self, Copy, CopyKind};
 use crate::ops::work_directory::WorkDirectory;
 use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::dump::Tablespaces;
 use crate::postgres::facts;
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
@@ -30,6 +31,7 @@ pub struct Options {
     pub choice: Choice,
     pub broken: Broken,
     pub jobs: usize,
+    pub tablespaces: Tablespaces,
 }
 
 /// What to do with a restore that broke.
@@ -237,7 +239,11 @@ async fn prepare(
             session.description()
         )));
     }
-    let contents = Arc::new(source::contents(&context.repository, &manifest).await?);
+    let mut contents = source::contents(&context.repository, &manifest).await?;
+    if options.tablespaces == Tablespaces::OfTheDatabase {
+        contents.leave_out_tablespaces();
+    }
+    let contents = Arc::new(contents);
     let mut lacking = lacks::destination(&session, &contents).await?;
     lacking.extend(lacks::roles(&session, &contents).await?);
     let source_major = contents.database.server_version_num / 10_000;
@@ -256,6 +262,7 @@ async fn prepare(
         work.path().to_owned(),
         powers,
     );
+    destination.tablespaces = options.tablespaces;
     destination.marker = Some(Marker {
         connection: to.clone(),
     });

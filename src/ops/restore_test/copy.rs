@@ -11,6 +11,7 @@ use crate::ops::restore::lacks;
 use crate::ops::target::Target;
 use crate::ops::work_directory::WorkDirectory;
 use crate::postgres::conninfo::{ConnectionSettings, Environment};
+use crate::postgres::identifier::quote_identifier;
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 use crate::scratch::{Embedded, EmbeddedSettings, LogEntry};
@@ -111,6 +112,21 @@ pub(super) fn destination(
         directory,
         Powers::Superuser,
     ))
+}
+
+/// Makes the source's tablespaces inside the scratch's own directory.
+pub(super) async fn create_tablespaces(session: &Session, backup: &Backup) -> Result<(), RestoreError> {
+    if backup.contents.tablespaces.is_empty() {
+        return Ok(());
+    }
+    session
+        .batch("map the tablespaces", "SET allow_in_place_tablespaces = on")
+        .await?;
+    for name in &backup.contents.tablespaces {
+        let statement = format!("CREATE TABLESPACE {} LOCATION ''", quote_identifier(name));
+        session.batch("map a tablespace", &statement).await?;
+    }
+    Ok(())
 }
 
 /// Creates the copy's database. What its locale needs and the machine lacks is the environment's fault.

@@ -186,6 +186,7 @@ async fn rebuild(
     phases.begin("roles");
     pause("restore-roles").await;
     build::roles(context, backup, &maintenance).await?;
+    copy::create_tablespaces(&maintenance, backup).await?;
     copy::create_database(&maintenance, backup, destination.connection.database()).await?;
     maintenance.close().await;
     build::restore(context, backup, destination, phases).await

@@ -1,5 +1,6 @@
 //! Comparing a copy with what the source sent: table by table, and everything else by name.
 
+mod catalogue;
 mod tables;
 
 use std::sync::Arc;
@@ -45,10 +46,38 @@ pub(super) async fn compare(copy: &Copy, contents: &Contents) -> Result<Verifica
     tables::compare(copy, &session, contents, &relations, &mut verification).await?;
     compare_sequences(&session, contents, &relations, &mut verification).await?;
     compare_large_objects(&session, contents, &mut verification).await?;
-    compare_materialized_views(contents, &relations, &mut verification);
-    compare_extensions(&session, contents, &mut verification).await?;
-    compare_facts(&session, contents, copy.kind, &mut verification).await?;
+    let mut rest = Verification::default();
+    compare_materialized_views(contents, &relations, &mut rest);
+    compare_extensions(&session, contents, &mut rest).await?;
+    compare_facts(&session, contents, copy.kind, &mut rest).await?;
+    catalogue::compare(&session, contents, copy.kind, &mut rest).await?;
+    verification.findings.extend(rest.findings);
+    let major = |server_version_num: i32| server_version_num / 10_000;
+    if major(session.server_version_num()) == major(contents.database.server_version_num) {
+        verification.mismatches.extend(rest.mismatches);
+    } else {
+        verification
+            .findings
+            .extend(rest.mismatches.into_iter().map(unknown));
+    }
     Ok(verification)
+}
+
+/// Another major version may show the same object otherwise: a difference proves nothing.
+fn unknown(difference: Mismatch) -> Finding {
+    let Mismatch {
+        kind,
+        name,
+        expected,
+        found,
+    } = difference;
+    Finding {
+        severity: Severity::Warning,
+        subject: format!("{kind} {name}"),
+        message: format!(
+            "unknown whether it is the same, since the copy's server is of another major version: {expected} / {found}"
+        ),
+    }
 }
 
 fn mismatch(kind: &str, name: &str, expected: impl ToString, found: impl ToString) -> Mismatch {

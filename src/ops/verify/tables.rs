@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::model::contents::{Column, Contents, Table};
+use crate::model::contents::{Column, Contents, Table, TableName};
 use crate::model::fingerprint::Fingerprint;
-use crate::model::verification::Verification;
+use crate::model::verification::{Finding, Severity, Verification};
 use crate::ops::context::Progress;
 use crate::ops::ranges::ranges;
 use crate::postgres::conninfo::ConnectionSettings;
@@ -37,12 +37,13 @@ pub(super) async fn compare(
 ) -> Result<(), Error> {
     let by_name: BTreeMap<(&str, &str), &Relation> = relations
         .iter()
-        .filter(|relation| relation.kind == RelationKind::Table)
+        .filter(|relation| relation.lockable())
         .map(|relation| ((relation.schema.as_str(), relation.name.as_str()), relation))
         .collect();
     let oids: Vec<u32> = by_name.values().map(|relation| relation.oid).collect();
     let columns = relations::columns(session, &oids).await?;
     let encoding = facts::encoding(session).await?;
+    let mut compared = Vec::new();
     let total_bytes = contents.tables.iter().map(|table| table.fingerprint.bytes).sum();
     let mut queue = Vec::new();
     for (index, table) in contents.tables.iter().enumerate() {
@@ -54,7 +55,9 @@ pub(super) async fn compare(
             continue;
         };
         let found = columns.get(&relation.oid).cloned().unwrap_or_default();
-        if found.stored != table.columns || found.generated != table.generated_columns {
+        if !hold_the_same(&found.stored, &table.columns)
+            || !hold_the_same(&found.generated, &table.generated_columns)
+        {
             let expected = column_list(&table.columns, &table.generated_columns);
             let found = column_list(&found.stored, &found.generated);
             verification
@@ -62,16 +65,16 @@ pub(super) async fn compare(
                 .push(mismatch("columns", &name, expected, found));
             continue;
         }
-        let whole = source(table, relation, &encoding);
-        for pages in ranges(relation, total_bytes, copy.jobs, session.server_version_num()) {
-            queue.push((
-                relation.size_bytes,
-                index,
-                Source {
+        compared.push(index);
+        for part in parts(table, relation, &by_name) {
+            let whole = source(table, part, &encoding);
+            for pages in ranges(part, total_bytes, copy.jobs, session.server_version_num()) {
+                let source = Source {
                     pages,
                     ..whole.clone()
-                },
-            ));
+                };
+                queue.push((part.size_bytes, index, source));
+            }
         }
     }
     queue.sort_by_key(|(size_bytes, ..)| std::cmp::Reverse(*size_bytes));
@@ -88,27 +91,53 @@ pub(super) async fn compare(
         ),
     };
     let found = take_fingerprints(Arc::new(comparison), jobs).await?;
-    for (index, fingerprint) in found {
-        judge(&contents.tables[index], fingerprint, verification);
+    for index in compared {
+        // Nothing was read where all partitions are missing.
+        let found = found.get(&index).copied().unwrap_or_default();
+        judge(&contents.tables[index], &found, verification);
     }
     Ok(())
+}
+
+fn hold_the_same(found: &[Column], expected: &[Column]) -> bool {
+    found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| found.holds_the_same(expected))
+}
+
+/// The relations that hold the table's rows: itself, or all partitions among which they may have moved. A partition
+/// that is missing shows as missing rows.
+fn parts<'a>(
+    table: &Table,
+    relation: &'a Relation,
+    by_name: &BTreeMap<(&str, &str), &'a Relation>,
+) -> Vec<&'a Relation> {
+    if relation.kind == RelationKind::Table {
+        return vec![relation];
+    }
+    let part = |name: &TableName| by_name.get(&(name.schema.as_str(), name.name.as_str())).copied();
+    table.partitions.iter().filter_map(part).collect()
 }
 
 /// Runs the comparing connections, and adds up what they found of each table.
 async fn take_fingerprints(
     comparison: Arc<Comparison>,
     jobs: usize,
-) -> Result<BTreeMap<usize, Fingerprint>, Error> {
+) -> Result<BTreeMap<usize, Found>, Error> {
     let mut workers = JoinSet::new();
     for _ in 0..jobs {
         workers.spawn(fingerprints(Arc::clone(&comparison)));
     }
-    let mut found: BTreeMap<usize, Fingerprint> = BTreeMap::new();
+    let mut found: BTreeMap<usize, Found> = BTreeMap::new();
     while let Some(result) = workers.join_next().await {
         let failed =
             |e: tokio::task::JoinError| Error::unexpected("compare the tables", "the copy", e.to_string());
         for (index, part) in result.map_err(failed)?? {
-            found.entry(index).or_default().merge(part);
+            let sum = found.entry(index).or_default();
+            sum.stored.merge(part.stored);
+            sum.whole.merge(part.whole);
         }
     }
     Ok(found)
@@ -127,9 +156,10 @@ fn column_list(stored: &[Column], generated: &[Column]) -> String {
 fn source(table: &Table, relation: &Relation, encoding: &str) -> Source {
     Source {
         oid: relation.oid,
-        schema: table.schema.clone(),
-        name: table.name.clone(),
+        schema: relation.schema.clone(),
+        name: relation.name.clone(),
         columns: table.columns.clone(),
+        generated: table.generated_columns.clone(),
         condition: table.condition.clone(),
         pages: None,
         quoting: Quoting::for_encoding(encoding),
@@ -137,7 +167,8 @@ fn source(table: &Table, relation: &Relation, encoding: &str) -> Source {
 }
 
 /// Whether one table holds what the source sent.
-fn judge(table: &Table, found: Fingerprint, verification: &mut Verification) {
+fn judge(table: &Table, found: &Found, verification: &mut Verification) {
+    let Found { stored: found, whole } = *found;
     verification.tables += 1;
     verification.rows += found.rows;
     verification.bytes += found.bytes;
@@ -159,11 +190,23 @@ fn judge(table: &Table, found: Fingerprint, verification: &mut Verification) {
             content(expected),
             content(found),
         ));
+    } else if table
+        .generated_fingerprint
+        .is_some_and(|expected| expected.hash != whole.hash)
+    {
+        verification.findings.push(Finding {
+            severity: Severity::Warning,
+            subject: format!("table {}", table.display_name()),
+            message: format!(
+                "its generated columns ({}) do not reproduce: computed anew from the same rows, they hold other values",
+                column_list(&[], &table.generated_columns)
+            ),
+        });
     }
 }
 
 /// Takes fingerprints until the queue is empty.
-async fn fingerprints(comparison: Arc<Comparison>) -> Result<Vec<(usize, Fingerprint)>, Error> {
+async fn fingerprints(comparison: Arc<Comparison>) -> Result<Vec<(usize, Found)>, Error> {
     let session = Session::connect(&comparison.connection, "verify", Some(&comparison.encoding)).await?;
     let mut found = Vec::new();
     loop {
@@ -175,10 +218,13 @@ async fn fingerprints(comparison: Arc<Comparison>) -> Result<Vec<(usize, Fingerp
         let Some((index, source)) = next else {
             return Ok(found);
         };
-        let mut counter = Counter::default();
+        let mut counter = Counter {
+            has_generated: !source.generated.is_empty(),
+            ..Counter::default()
+        };
         match copy_out::copy(&session, &source, &mut counter).await {
             Ok(_) => {}
-            Err(CopyError::Server(error)) => return Err(error),
+            Err(CopyError::Server(error) | CopyError::Row { error, .. }) => return Err(error),
             Err(CopyError::Sink(never)) => match never {},
             Err(CopyError::LockRefused | CopyError::Moved) => {
                 return Err(Error::unexpected(
@@ -188,21 +234,38 @@ async fn fingerprints(comparison: Arc<Comparison>) -> Result<Vec<(usize, Fingerp
                 ));
             }
         }
-        comparison.progress.rows(counter.0.rows, counter.0.bytes);
-        found.push((index, counter.0));
+        let counted = counter.found;
+        comparison
+            .progress
+            .rows(counted.stored.rows, counted.stored.bytes);
+        found.push((index, counted));
     }
+}
+
+/// What a part of a table holds.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    stored: Fingerprint,
+    /// With the generated columns; empty for a table without.
+    whole: Fingerprint,
 }
 
 /// Only counts and hashes.
 #[derive(Default)]
-struct Counter(Fingerprint);
+struct Counter {
+    has_generated: bool,
+    found: Found,
+}
 
 #[async_trait::async_trait]
 impl RowSink for Counter {
     type Error = std::convert::Infallible;
 
-    fn row(&mut self, row: &[u8]) -> Result<Room, Self::Error> {
-        self.0.add_row(row);
+    fn row(&mut self, row: &[u8], whole: &[u8]) -> Result<Room, Self::Error> {
+        self.found.stored.add_row(row);
+        if self.has_generated {
+            self.found.whole.add_row(whole);
+        }
         Ok(Room::More)
     }
 
