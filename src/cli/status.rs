@@ -73,6 +73,9 @@ fn exit_of(status: &TargetStatus) -> Exit {
     }
 }
 
+/// How many of the objects that are not covered a page for people names.
+const NAMED: usize = 20;
+
 fn show(all: &[TargetStatus]) {
     let rows = all.iter().map(|status| {
         let test = status.last_restore_test.as_ref();
@@ -108,6 +111,19 @@ fn show(all: &[TargetStatus]) {
     for status in all {
         for problem in &status.problems {
             print::text(&format!("{}: {problem}", status.target));
+        }
+        let not_covered = status.not_covered_objects.as_deref().unwrap_or_default();
+        for object in not_covered.iter().take(NAMED) {
+            print::text(&format!(
+                "{}: not covered: {} {} ({})",
+                status.target, object.kind, object.name, object.reason
+            ));
+        }
+        if let Some(more) = not_covered.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            print::text(&format!(
+                "{}: not covered: {more} more, see --json",
+                status.target
+            ));
         }
     }
 }

@@ -81,6 +81,8 @@ fn entries(dump: &str) -> BTreeMap<String, Vec<String>> {
         if line == "--" && lines.peek().is_some_and(|next| next.starts_with(HEADER)) {
             finish(&mut current);
             let header = lines.next().unwrap_or_default().trim_start_matches(HEADER);
+            // Where it lies is compared in the catalogue; a restore may put it elsewhere.
+            let header = header.split("; Tablespace: ").next().unwrap_or(header);
             current = Some((header.to_owned(), String::new()));
             // The closing `--` of the comment.
             lines.next();

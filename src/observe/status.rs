@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
 use crate::model::backup_id::BackupId;
+use crate::model::contents::NotCovered;
 use crate::model::cycle::{by_recovery_point, cycle_between, seconds_between};
 use crate::model::manifest::{Manifest, RecoveryPoint};
 use crate::model::record::{
@@ -55,6 +56,9 @@ pub struct TargetStatus {
     pub counts: Counts,
     /// What the newest backup does not hold.
     pub not_covered: Option<u64>,
+    /// By name, what the newest backup does not hold and what its last restore test left out; `null` where no record
+    /// of them is known here.
+    pub not_covered_objects: Option<Vec<NotCovered>>,
     /// The source's clock minus ours, as last measured.
     pub clock_skew_seconds: Option<f64>,
 }
@@ -153,6 +157,7 @@ pub fn fold(
         rto: judge_rto(target, &runs),
         counts: runs.counts(ordered.len(), good.len()),
         not_covered: newest.map(|manifest| manifest.totals.not_covered),
+        not_covered_objects: newest.and_then(|manifest| runs.not_covered(&manifest.id)),
         clock_skew_seconds,
     };
     status.problems = problems(&status, good.last().copied(), &runs);
@@ -200,6 +205,29 @@ impl<'a> Runs<'a> {
 
     fn verdict(&self, backup: &BackupId) -> Option<Verdict> {
         self.verdicts.get(backup).map(|record| record.verdict)
+    }
+
+    /// The manifest tells no names, but the records do.
+    fn not_covered(&self, backup: &BackupId) -> Option<Vec<NotCovered>> {
+        let taken = self
+            .backups
+            .iter()
+            .rev()
+            .find(|record| record.backup.as_ref() == Some(backup))
+            .map(|record| &record.not_covered);
+        let tested = self
+            .tests
+            .iter()
+            .rev()
+            .find(|record| record.backup.as_ref() == Some(backup) && record.verdict == Verdict::Passed)
+            .map(|record| &record.verification.not_covered);
+        let mut objects = taken.or(tested)?.clone();
+        for object in tested.into_iter().flatten() {
+            if !objects.contains(object) {
+                objects.push(object.clone());
+            }
+        }
+        Some(objects)
     }
 
     fn found_bad(&self, backup: &BackupId) -> bool {

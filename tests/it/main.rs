@@ -13,6 +13,7 @@ mod damage;
 mod guards;
 mod json;
 mod kill;
+mod loading;
 mod recovery_by_hand;
 mod restore;
 mod restore_test;
