@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -45,6 +45,8 @@ pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) environment: Environment,
     pub(super) signals: Signals,
+    /// Of all targets, resolved when first wanted.
+    connections: OnceLock<Vec<ConnectionSettings>>,
 }
 
 impl Setup {
@@ -57,6 +59,7 @@ impl Setup {
             config,
             environment,
             signals,
+            connections: OnceLock::new(),
         })
     }
 
@@ -168,6 +171,20 @@ impl Setup {
         Ok(settings)
     }
 
+    /// Databases that targets have on this server. A target whose secret cannot be had is left out: it is named when its
+    /// own turn comes.
+    fn neighbours(&self, connection: &ConnectionSettings) -> Vec<String> {
+        let all = self.connections.get_or_init(|| {
+            let connection = |target: &config::Target| {
+                let dsn = target.url.resolve(&self.environment).ok()?;
+                ConnectionSettings::resolve(dsn.expose(), &conninfo::Environment::of_process()).ok()
+            };
+            self.config.targets.iter().filter_map(connection).collect()
+        });
+        let same_server = all.iter().filter(|other| other.hosts() == connection.hosts());
+        same_server.map(|other| other.database().to_owned()).collect()
+    }
+
     /// A target of the configuration with its connection resolved, as the use cases want it.
     pub(super) fn target(&self, target: &config::Target) -> Result<Target, Failure> {
         if let ScratchKind::Server { .. } = target.scratch.kind {
@@ -179,6 +196,7 @@ impl Setup {
         let dsn = target.url.resolve(&self.environment).map_err(|error| {
             Failure::operation(anyhow::Error::new(error).context(format!("target {}", target.name)))
         })?;
+        let connection = self.connection(dsn.expose())?;
         let overhead = &target.rto_overhead;
         let declared = [
             ("detect", overhead.detect),
@@ -190,7 +208,7 @@ impl Setup {
             name: target.name.clone(),
             environment: target.environment.clone(),
             owner: target.owner.clone(),
-            connection: self.connection(dsn.expose())?,
+            connection: connection.clone(),
             rpo: target.objectives.rpo.map(Duration::from),
             rto: target.objectives.rto.map(Duration::from),
             rto_overhead: declared
@@ -218,6 +236,7 @@ impl Setup {
                 Isolation::BestEffort => IsolationWanted::BestEffort,
                 Isolation::None => IsolationWanted::None,
             },
+            neighbours: self.neighbours(&connection),
             scratch_directory: target.scratch.directory.clone(),
             scratch_user: target.scratch.user.clone(),
         })

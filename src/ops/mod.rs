@@ -13,6 +13,7 @@ pub mod restore_test;
 mod script;
 pub mod settle;
 pub mod target;
+mod uncovered;
 mod verify;
 mod work_directory;
 

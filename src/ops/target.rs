@@ -30,6 +30,8 @@ pub struct Target {
     pub source_count: SourceCount,
     pub checks: Vec<Check>,
     pub isolation: IsolationWanted,
+    /// Databases of the same server that other targets of the configuration cover.
+    pub neighbours: Vec<String>,
     /// Where scratch clusters are made.
     pub scratch_directory: std::path::PathBuf,
     /// The user that runs them when this process is root.
@@ -90,6 +92,7 @@ pub(super) fn for_tests() -> Target {
         source_count: SourceCount::Daily,
         checks: Vec::new(),
         isolation: IsolationWanted::Required,
+        neighbours: Vec::new(),
         scratch_directory: "/nowhere".into(),
         scratch_user: None,
     }

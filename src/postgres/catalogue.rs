@@ -5,91 +5,61 @@
 
 use crate::model::contents::CatalogueObject;
 
-mod kinds;
-
 use super::error::Error;
 use super::session::Session;
+
+/// The kinds of objects, and what is said of them.
+const OBJECTS: &str = include_str!("catalogue/objects.sql");
 
 /// Objects below this belong to the system (FirstNormalObjectId).
 const FIRST_USER_OID: u32 = 16_384;
 
-/// One catalogue, and how its objects are told.
-struct Catalogue {
-    /// Expressions: what kind of object, its name, its state.
-    kind: String,
-    name: String,
-    state: String,
-    /// The catalogue's name; the expressions call it `o`.
-    catalogue: &'static str,
-    /// Further relations of the FROM clause.
-    joins: &'static str,
-    /// The oid of the relation that the object belongs to.
-    relation: &'static str,
-    condition: &'static str,
-    /// The first major version that has the catalogue.
+/// The objects of one catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block<'a> {
+    catalogue: &'a str,
+    /// The first major version that has it.
     since: i32,
+    query: &'a str,
 }
 
-/// `schema.name` in SQL, for objects in a schema `n`.
-fn in_schema(name: &str) -> String {
-    format!("n.nspname || '.' || {name}")
+/// The blocks of a file as `objects.sql` describes it.
+fn blocks(file: &str) -> impl Iterator<Item = Block<'_>> {
+    file.split("\n\n").filter_map(|block| {
+        let (head, query) = block.trim().strip_prefix("-- ")?.split_once('\n')?;
+        let (catalogue, since) = head.split_once(" since ").unwrap_or((head, "0"));
+        Some(Block {
+            catalogue: catalogue.strip_prefix("pg_").map(|_| catalogue)?,
+            since: since.parse().ok()?,
+            query: query.trim_end_matches(';'),
+        })
+    })
 }
 
-/// What is said of an owner, in SQL.
-fn owner(column: &str) -> String {
-    format!("'owner ' || pg_catalog.pg_get_userbyid({column})")
-}
-
-/// Grants in an order of their own. Default grants are written out, since a dump does not tell them from none; who
-/// granted is left out, since the same right may come from another role after a restore.
-fn grants(acl: &str, kind: char, owner: &str) -> String {
-    format!(
-        "'; grants ' || coalesce((SELECT pg_catalog.string_agg(DISTINCT
-             CASE WHEN x.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(x.grantee)::text END COLLATE \"C\"
-             || ' ' || x.privilege_type || CASE WHEN x.is_grantable THEN '*' ELSE '' END, ', ')
-           FROM pg_catalog.aclexplode(coalesce({acl}, pg_catalog.acldefault('{kind}', {owner}))) AS x), 'none')"
-    )
-}
-
-/// An enumeration's word in SQL: `('O', 'enabled')` and so on.
-fn word(column: &str, words: &[(&str, &str)]) -> String {
-    let whens: Vec<String> = words
-        .iter()
-        .map(|(value, word)| format!("WHEN '{value}' THEN '{word}'"))
-        .collect();
-    format!("CASE {column}::text {} ELSE {column}::text END", whens.join(" "))
-}
-
-impl Catalogue {
+impl Block<'_> {
+    /// Adds owner and grants, and leaves out what is the system's, temporary or an extension's.
+    ///
+    /// Default grants are written out, since a dump does not tell them from none; who granted is left out, since the
+    /// same right may come from another role after a restore. The schema public is made with the database.
     fn query(&self) -> String {
-        let Self {
-            kind,
-            name,
-            state,
-            catalogue,
-            joins,
-            relation,
-            condition,
-            ..
-        } = self;
-        let temporary = if joins.contains(" n ON") {
-            "AND coalesce(n.nspname, '') !~ '^pg_(toast|temp)' AND coalesce(n.nspname, '') NOT IN ('pg_catalog', 'information_schema')"
-        } else {
-            ""
-        };
-        // The schema public is made with the database, and may have been changed since.
-        let user = if *catalogue == "pg_namespace" {
-            format!("(o.oid >= {FIRST_USER_OID} OR o.nspname = 'public')")
-        } else {
-            format!("o.oid >= {FIRST_USER_OID}")
-        };
+        let Self { catalogue, query, .. } = self;
         format!(
-            "SELECT ({kind})::text, ({name})::text, ({state})::text, 'pg_catalog.{catalogue}'::pg_catalog.regclass::oid, o.oid, {relation}
-               FROM pg_catalog.{catalogue} o {joins}
-              WHERE {user} AND ({condition}) {temporary}
-                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e'
-                     AND ((d.classid = 'pg_catalog.{catalogue}'::pg_catalog.regclass AND d.objid = o.oid)
-                       OR (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = {relation})))"
+            "SELECT x.kind::text, x.name::text,
+                    concat_ws('; ', 'owner ' || pg_get_userbyid(x.owner::oid),
+                        'grants ' || CASE WHEN x.grants_on IS NOT NULL THEN coalesce((
+                            SELECT string_agg(DISTINCT
+                                CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END COLLATE \"C\"
+                                || ' ' || a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END, ', ')
+                              FROM aclexplode(coalesce(x.grants::aclitem[], acldefault(x.grants_on::\"char\", x.owner::oid))) AS a), 'none') END,
+                        nullif(x.state, '')),
+                    '{catalogue}'::regclass::oid, x.oid, x.relation::oid
+               FROM ({query})
+                    AS x(oid, kind, name, schema, owner, grants, grants_on, state, relation)
+              WHERE (x.oid >= {FIRST_USER_OID} OR (x.kind = 'schema' AND x.name = 'public'))
+                AND coalesce(x.schema, '') !~ '^pg_' AND coalesce(x.schema, '') <> 'information_schema'
+                AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e'
+                     AND ((d.classid = '{catalogue}'::regclass AND d.objid = x.oid)
+                       OR (d.classid = 'pg_class'::regclass AND d.objid = x.relation::oid)))"
         )
     }
 }
@@ -98,16 +68,9 @@ impl Catalogue {
 pub async fn read(session: &Session) -> Result<Vec<CatalogueObject>, Error> {
     let major = session.server_version_num() / 10_000;
     let mut objects = Vec::new();
-    for catalogue in kinds::of_relations()
-        .into_iter()
-        .chain(kinds::in_schemas())
-        .chain(kinds::of_database())
-    {
-        if catalogue.since > major {
-            continue;
-        }
-        let tried = format!("read {}", catalogue.catalogue);
-        for row in session.select(&tried, &catalogue.query(), &[]).await? {
+    for block in blocks(OBJECTS).filter(|block| block.since <= major) {
+        let tried = format!("read {}", block.catalogue);
+        for row in session.select(&tried, &block.query(), &[]).await? {
             objects.push(CatalogueObject {
                 kind: row.get(0),
                 name: row.get(1),
@@ -120,4 +83,26 @@ pub async fn read(session: &Session) -> Result<Vec<CatalogueObject>, Error> {
     }
     objects.sort();
     Ok(objects)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::contents::{IN_TABLESPACE, OF_THE_DATABASE};
+
+    #[test]
+    fn every_block_of_the_file_is_read() {
+        let found: Vec<Block> = blocks(OBJECTS).collect();
+        assert_eq!(found.len(), OBJECTS.matches(";\n").count());
+        assert!(found.iter().any(|block| block.since == 15));
+        assert!(found.iter().all(|block| block.query.contains("FROM pg_")));
+    }
+
+    #[test]
+    fn where_an_object_lies_is_said_in_the_agreed_words() {
+        assert!(
+            OBJECTS.contains(&format!("'{IN_TABLESPACE}'"))
+                && OBJECTS.contains(&format!("'{OF_THE_DATABASE}'"))
+        );
+    }
 }

@@ -2,6 +2,7 @@
 // Test code may stop at once where the product may not, and speaks to whoever runs it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod catalogue;
 mod commands;
 mod support;
 
@@ -18,3 +19,4 @@ mod recovery_by_hand;
 mod restore;
 mod restore_test;
 mod shop;
+mod uncovered;

@@ -244,6 +244,7 @@ fn target(connection: ConnectionSettings, stage: &Stage<'_>) -> Result<Target, F
             ),
         ],
         isolation: IsolationWanted::BestEffort,
+        neighbours: Vec::new(),
         scratch_directory: stage.place.scratch(),
         scratch_user: None,
     })

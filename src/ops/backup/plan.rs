@@ -108,38 +108,7 @@ pub(super) fn plan(target: &Target, seen: Seen<'_>, abilities: &Abilities) -> Pl
         }
     }
     plan.bytes = copied.iter().map(|relation| relation.size_bytes).sum();
-    let mut through = BTreeMap::new();
-    for relation in copied {
-        let root = |partition: &Partition| relations.iter().find(|root| root.oid == partition.root);
-        let partition = seen.partitions.get(&relation.oid);
-        match partition.and_then(|partition| Some((partition, root(partition)?))) {
-            Some((partition, root)) if partition.rows_may_move => {
-                let table = *through
-                    .entry(root.oid)
-                    .or_insert_with(|| plan.add_table(root, seen.columns));
-                plan.add_units(target, table, relation, abilities);
-            }
-            Some((_, root)) => {
-                let table = plan.add_table(relation, seen.columns);
-                plan.tables[table].partition_of = Some(table_name(root));
-                plan.add_units(target, table, relation, abilities);
-            }
-            None => {
-                let table = plan.add_table(relation, seen.columns);
-                plan.add_units(target, table, relation, abilities);
-            }
-        }
-    }
-    for (root, table) in through {
-        let of_root = |relation: &&Relation| {
-            let partition = seen.partitions.get(&relation.oid);
-            partition.is_some_and(|partition| partition.root == root)
-                && relation.has_rows()
-                && !excluded.contains(&relation.oid)
-        };
-        // Those without rows in the backup too: rows of others may come to lie there.
-        plan.tables[table].partitions = relations.iter().filter(of_root).map(table_name).collect();
-    }
+    plan.add_all(target, &copied, seen, abilities);
     plan.units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
     plan
 }
@@ -152,6 +121,36 @@ fn table_name(relation: &Relation) -> TableName {
 }
 
 impl Plan {
+    /// Adds tables and their pieces; partitions whose rows may move are added as one table.
+    fn add_all(&mut self, target: &Target, copied: &[&Relation], seen: Seen<'_>, abilities: &Abilities) {
+        let mut through = BTreeMap::new();
+        for &relation in copied {
+            let root = |partition: &Partition| seen.relations.iter().find(|root| root.oid == partition.root);
+            let partition = seen.partitions.get(&relation.oid);
+            let table = match partition.and_then(|partition| Some((partition, root(partition)?))) {
+                Some((partition, root)) if partition.rows_may_move => *through
+                    .entry(root.oid)
+                    .or_insert_with(|| self.add_table(root, seen.columns)),
+                found => {
+                    let table = self.add_table(relation, seen.columns);
+                    self.tables[table].partition_of = found.map(|(_, root)| table_name(root));
+                    table
+                }
+            };
+            self.add_units(target, table, relation, abilities);
+        }
+        for (root, table) in through {
+            let of_root = |relation: &&Relation| {
+                let partition = seen.partitions.get(&relation.oid);
+                partition.is_some_and(|partition| partition.root == root)
+                    && relation.has_rows()
+                    && !excluded(target, relation)
+            };
+            // Those without rows in the backup too: rows of others may come to lie there.
+            self.tables[table].partitions = seen.relations.iter().filter(of_root).map(table_name).collect();
+        }
+    }
+
     /// Adds a table that rows are loaded into, and returns its place among the tables.
     fn add_table(&mut self, relation: &Relation, columns: &BTreeMap<u32, Columns>) -> usize {
         let columns = columns.get(&relation.oid).cloned().unwrap_or_default();

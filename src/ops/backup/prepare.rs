@@ -3,6 +3,7 @@
 use crate::ops::context::Context;
 use crate::ops::privileges;
 use crate::ops::target::Target;
+use crate::ops::uncovered;
 use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
 use crate::postgres::pooler;
 use crate::postgres::programs::{Installation, Programs};
@@ -56,12 +57,38 @@ pub(super) async fn prepare(
         .repository
         .claim_target(&target.name, &source, other, (context.clock)())
         .await?;
+    note_uncovered(context, target, &guard, &identity, notes).await;
     Ok(Prepared {
         guard,
         identity,
         installation,
         lockable_tables,
     })
+}
+
+/// A database that no target covers is a finding; that it cannot be known is none of the backup's business.
+async fn note_uncovered(
+    context: &Context,
+    target: &Target,
+    guard: &Session,
+    identity: &ServerIdentity,
+    notes: &Notebook,
+) {
+    let system_identifier = identity.system_identifier.as_deref();
+    let uncovered = uncovered::databases(guard, system_identifier, target, &context.repository).await;
+    let message = match uncovered {
+        Ok(databases) if databases.is_empty() => return,
+        Ok(databases) => format!(
+            "no target covers these databases of the server: {}",
+            databases.join(", ")
+        ),
+        Err(error) => format!(
+            "unknown whether every database of the server is covered: {}",
+            crate::ops::chain(&error)
+        ),
+    };
+    context.progress.note(&message);
+    notes.lock().findings.push(super::warning("databases", message));
 }
 
 /// The exporter and pg_dump lock every table, each worker one; the application keeps half of the lock table.

@@ -145,13 +145,13 @@ async fn tablespaces(session: &Session, contents: &Contents) -> Result<Vec<Strin
     let rows = session
         .select("look for the tablespaces", sql, &[&contents.tablespaces])
         .await?;
-    let lacking = |row: &tokio_postgres::Row| {
-        let name: String = row.get(0);
+    let names = rows.iter().map(|row| row.get::<_, String>(0));
+    let lacking = |name| {
         format!(
             "the tablespace {name} is missing: make it with CREATE TABLESPACE, or restore everything into the database's own with --no-tablespaces"
         )
     };
-    Ok(rows.iter().map(lacking).collect())
+    Ok(names.map(lacking).collect())
 }
 
 /// Roles of the backup that the destination lacks, where the connected role may not make any.

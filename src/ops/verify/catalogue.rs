@@ -25,7 +25,8 @@ pub(super) async fn compare(
         match found.get(&(*kind, *name)) {
             Some(other) if other == state => {}
             other => {
-                let (expected, found) = other.map_or((*state, "missing"), |other| differing(state, other));
+                let missing = || ((*state).to_owned(), "missing".to_owned());
+                let (expected, found) = other.map_or_else(missing, |other| differing(state, other));
                 verification
                     .mismatches
                     .push(mismatch(kind, name, expected, found));
@@ -57,13 +58,20 @@ fn states(objects: &[CatalogueObject]) -> States<'_> {
         .collect()
 }
 
-/// The parts of two states that are not the same, since states can be long.
-fn differing<'a>(expected: &'a str, found: &'a str) -> (&'a str, &'a str) {
-    let pairs = expected.split("; ").zip(found.split("; "));
-    match pairs.into_iter().find(|(a, b)| a != b) {
-        Some(pair) if expected.split("; ").count() == found.split("; ").count() => pair,
-        _ => (expected, found),
-    }
+/// The parts of two states that only one of them has, since states can be long.
+fn differing(expected: &str, found: &str) -> (String, String) {
+    let only = |these: &str, those: &str| {
+        let parts = these
+            .split("; ")
+            .filter(|part| !those.split("; ").any(|other| other == *part));
+        let parts: Vec<&str> = parts.collect();
+        if parts.is_empty() {
+            "nothing more".to_owned()
+        } else {
+            parts.join("; ")
+        }
+    };
+    (only(expected, found), only(found, expected))
 }
 
 #[cfg(test)]
@@ -71,14 +79,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_part_that_differs_is_said() {
+    fn only_the_parts_that_differ_are_said() {
+        let differ = |expected: &str, found: &str| {
+            let (expected, found) = differing(expected, found);
+            format!("{expected} / {found}")
+        };
         assert_eq!(
-            differing(
+            differ(
                 "owner a; grants none; unlogged",
                 "owner a; grants b SELECT; unlogged"
             ),
-            ("grants none", "grants b SELECT")
+            "grants none / grants b SELECT"
         );
-        assert_eq!(differing("owner a; x", "owner a"), ("owner a; x", "owner a"));
+        assert_eq!(differ("owner a; unlogged", "owner a"), "unlogged / nothing more");
     }
 }
