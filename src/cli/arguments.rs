@@ -123,7 +123,7 @@ pub(super) struct RestoreTest {
     /// Which backup [default: the newest]
     #[arg(long, value_name = "ID")]
     pub(super) backup: Option<BackupId>,
-    /// Leave the stopped scratch cluster on disk
+    /// Leave the copy: the stopped scratch cluster on disk, or the database on a scratch server
     #[arg(long)]
     pub(super) keep_scratch: bool,
 }

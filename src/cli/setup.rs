@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use chrono::Utc;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config, Environment, Isolation, RepositoryLocation, ScratchKind};
+use crate::config::{self, Config, Environment, Isolation, RepositoryLocation, ScratchKind, SecretSource};
 use crate::journal::Journal;
 use crate::model::target_name::TargetName;
 use crate::ops::context::{Context, Progress};
@@ -187,12 +187,6 @@ impl Setup {
 
     /// A target of the configuration with its connection resolved, as the use cases want it.
     pub(super) fn target(&self, target: &config::Target) -> Result<Target, Failure> {
-        if let ScratchKind::Server { .. } = target.scratch.kind {
-            return Err(Failure::usage(anyhow!(
-                "target {}: scratch.kind = \"server\" is not supported by this version: use \"embedded\"",
-                target.name
-            )));
-        }
         let dsn = target.url.resolve(&self.environment).map_err(|error| {
             Failure::operation(anyhow::Error::new(error).context(format!("target {}", target.name)))
         })?;
@@ -239,6 +233,19 @@ impl Setup {
             neighbours: self.neighbours(&connection),
             scratch_directory: target.scratch.directory.clone(),
             scratch_user: target.scratch.user.clone(),
+            scratch_server: match &target.scratch.kind {
+                ScratchKind::Embedded => None,
+                ScratchKind::Server { url } => Some(self.scratch_server(url)),
+            },
         })
+    }
+
+    /// How to reach a scratch server; the error is for people. Backups need no scratch, so it must not stop them.
+    fn scratch_server(&self, url: &SecretSource) -> Result<ConnectionSettings, String> {
+        let dsn = url
+            .resolve(&self.environment)
+            .map_err(|error| format!("scratch.url: {}", crate::ops::chain(&error)))?;
+        self.connection(dsn.expose())
+            .map_err(|failure| format!("scratch.url: {}", crate::ops::chain(failure.error.as_ref())))
     }
 }

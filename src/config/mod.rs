@@ -197,15 +197,6 @@ impl Config {
         if let RepositoryLocation::S3 { .. } = self.repository.location {
             found.insert("repository.url (s3://)".to_owned());
         }
-        if let ScratchKind::Server { .. } = self.scratch.kind {
-            found.insert("scratch.kind (\"server\")".to_owned());
-        }
-        for target in &self.targets {
-            let own = format!("target[{}].scratch.kind", target.name);
-            if matches!(target.scratch.kind, ScratchKind::Server { .. }) && self.present_keys.contains(&own) {
-                found.insert(format!("{own} (\"server\")"));
-            }
-        }
         found.into_iter().collect()
     }
 }

@@ -315,10 +315,7 @@ fn what_is_only_parsed_is_named() {
     assert_eq!(on_s3.not_yet_acted_upon(), ["repository.url (s3://)"]);
     let server = "[target.scratch]\nkind = \"server\"\nurl = \"postgres://x\"\nisolation = \"none\"";
     let on_server = parse(&format!("{SMALLEST}{server}")).unwrap();
-    assert_eq!(
-        on_server.not_yet_acted_upon(),
-        ["target[shop].scratch.kind (\"server\")"]
-    );
+    assert!(on_server.not_yet_acted_upon().is_empty());
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct Target {
     pub scratch_directory: std::path::PathBuf,
     /// The user that runs them when this process is root.
     pub scratch_user: Option<String>,
+    /// A server to restore into, in the place of scratch clusters; or why its address cannot be told, which stops
+    /// restore tests and nothing else.
+    pub scratch_server: Option<Result<ConnectionSettings, String>>,
 }
 
 /// What to do when an ALTER TABLE waits for the backup, and the application waits behind it.
@@ -95,6 +98,7 @@ pub(super) fn for_tests() -> Target {
         neighbours: Vec::new(),
         scratch_directory: "/nowhere".into(),
         scratch_user: None,
+        scratch_server: None,
     }
 }
 

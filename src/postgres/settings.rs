@@ -45,6 +45,15 @@ pub fn statements(database: &DatabaseFacts) -> Vec<String> {
     statements
 }
 
+/// Whether a statement of [`statements`] is the one that sets the database's comment.
+pub fn sets_the_comment(statement: &str) -> bool {
+    let head = statement.split_once(" BEGIN EXECUTE pg_catalog.format(");
+    head.is_some_and(|(_, rest)| {
+        rest.trim_start_matches("U&")
+            .starts_with("'COMMENT ON DATABASE %I IS ")
+    })
+}
+
 /// A per cent sign is special to `format`.
 fn escape(text: &str) -> String {
     text.replace('%', "%%")
@@ -65,6 +74,28 @@ fn in_this_database(head: &str, tail: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_statement_of_the_comment_is_told_from_all_others() {
+        let mut database: DatabaseFacts = serde_json::from_value(serde_json::json!({
+            "name": "shop", "owner": "o", "bootstrap_role": "postgres", "encoding": "UTF8",
+            "locale_provider": "libc", "collate": "C", "ctype": "C", "locale": null, "icu_rules": null,
+            "collation_version": null, "server_version": "15.1", "server_version_num": 150001,
+            "shared_preload_libraries": "", "size_bytes": 1,
+            "settings": [{ "role": null, "name": "a.b",
+                           "value": "x BEGIN EXECUTE pg_catalog.format('COMMENT ON DATABASE %I IS '" }],
+            "grants": [], "comment": "plain"
+        }))
+        .unwrap();
+        for comment in ["plain", "with a\nnew line"] {
+            database.comment = Some(comment.to_owned());
+            let found: Vec<bool> = statements(&database)
+                .iter()
+                .map(|statement| sets_the_comment(statement))
+                .collect();
+            assert_eq!(found, [false, false, true], "{comment}");
+        }
+    }
 
     #[test]
     fn a_per_cent_sign_in_a_value_stays_what_it_is() {

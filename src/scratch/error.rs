@@ -83,6 +83,18 @@ pub enum ScratchError {
     },
     #[error("isolation = \"required\", but from inside the scratch these were open: {open}; {remedy}")]
     Open { open: String, remedy: String },
+    #[error("on the scratch server: {0}")]
+    Given(Box<crate::postgres::Error>),
+    #[error(
+        "the scratch server is the source ({why}), and nothing is ever restored there; set scratch.url to another \
+         server, or use kind = \"embedded\""
+    )]
+    IsSource { why: String },
+    #[error(
+        "it is not proven that the scratch server is another one than the source: {why}; make the source reachable, or \
+         use a scratch server whose role may run pg_control_system(), or kind = \"embedded\""
+    )]
+    PerhapsSource { why: String },
     #[error("stopped on request")]
     Cancelled,
 }

@@ -1,11 +1,13 @@
 //! Disposable servers to restore into.
 //!
 //! [`Embedded`] makes a private cluster for one restore test, inside a sandbox: the restored copy is other
-//! people's code with superuser rights. [`sweep()`] removes what a killed process left behind. [`sandbox`] is the
+//! people's code with superuser rights. [`GivenServer`] is a database on a server that the operator named, which no
+//! sandbox surrounds. [`sweep()`] removes what a killed process left behind. [`sandbox`] is the
 //! inside: hidden subcommands of our own binary.
 
 mod embedded;
 mod error;
+mod given;
 mod identity;
 mod launch;
 mod place;
@@ -20,6 +22,7 @@ use std::ffi::OsString;
 
 pub use embedded::{Embedded, Kept};
 pub use error::{ErrorKind, ScratchError};
+pub use given::{GivenServer, KeptDatabase, KnownSource, Maker, PREFIX, Proof, Rights, RolesWanted};
 pub use probe::{IsolationReport, ProbeResult};
 pub use sandbox::spec::{IsolationWanted, MissingLayer};
 pub use server_log::LogEntry;

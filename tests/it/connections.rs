@@ -217,17 +217,17 @@ fn pg_dump_gets_the_password_by_a_file_that_is_gone_afterwards() {
     assert!(!Path::new(passfile).exists(), "{passfile}");
 }
 
-const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
+pub(crate) const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
 
 /// A pooler in front of a server; killed on drop.
-struct Pooler {
+pub(crate) struct Pooler {
     process: Child,
-    port: u16,
+    pub(crate) port: u16,
     _directory: TestDir,
 }
 
 impl Pooler {
-    fn before(cluster: &Cluster, mode: &str) -> Self {
+    pub(crate) fn before(cluster: &Cluster, mode: &str) -> Self {
         let directory = TestDir::new("pooler");
         let port = TcpListener::bind(("127.0.0.1", 0))
             .unwrap()

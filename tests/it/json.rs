@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::shop::{Shop, overwrite};
 
-fn schema(name: &str) -> jsonschema::Validator {
+pub(crate) fn schema(name: &str) -> jsonschema::Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let schema: Value = serde_json::from_str(&text).unwrap();
@@ -41,7 +41,7 @@ fn assert_strict(schema: &Value, place: &str) {
 }
 
 #[track_caller]
-fn assert_fits(validator: &jsonschema::Validator, value: &Value) {
+pub(crate) fn assert_fits(validator: &jsonschema::Validator, value: &Value) {
     let faults: Vec<String> = validator
         .iter_errors(value)
         .map(|fault| format!("{}: {fault}", fault.instance_path()))

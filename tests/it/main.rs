@@ -18,5 +18,6 @@ mod loading;
 mod recovery_by_hand;
 mod restore;
 mod restore_test;
+mod server_scratch;
 mod shop;
 mod uncovered;

@@ -247,5 +247,6 @@ fn target(connection: ConnectionSettings, stage: &Stage<'_>) -> Result<Target, F
         neighbours: Vec::new(),
         scratch_directory: stage.place.scratch(),
         scratch_user: None,
+        scratch_server: None,
     })
 }

@@ -7,6 +7,7 @@ mod history;
 mod machine;
 mod programs;
 mod scratch;
+mod scratch_server;
 mod source;
 
 use std::collections::BTreeMap;
@@ -121,11 +122,17 @@ pub async fn target(
 ) -> Vec<CheckLine> {
     let mut lines = Lines::of(area_of(target.name.as_str()));
     let found = source::check(surroundings, target, &mut lines).await;
-    programs::check(surroundings, found.as_ref(), &mut lines);
-    if let Some(found) = &found {
-        scratch::room(target, found, &mut lines);
+    let found = found.as_ref();
+    programs::check(surroundings, target, found, &mut lines);
+    match &target.scratch_server {
+        Some(server) => scratch_server::check(surroundings, target, server, found, &mut lines).await,
+        None => {
+            if let Some(found) = found {
+                scratch::room(target, found, &mut lines);
+            }
+            scratch::check(surroundings, target, found, tried, &mut lines).await;
+        }
     }
-    scratch::check(surroundings, target, found.as_ref(), tried, &mut lines).await;
     history::check(surroundings, target, longest_gap, &mut lines).await;
     lines.lines
 }

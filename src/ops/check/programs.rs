@@ -5,19 +5,24 @@ use std::process::{Command, Stdio};
 
 use crate::model::contents::DatabaseFacts;
 use crate::ops::restore::lacks::package;
+use crate::ops::target::Target;
 use crate::postgres::programs::{Installation, Programs, ProgramsError};
 
 use super::source::Found;
 use super::{Lines, Surroundings};
 
 /// Checks what can be checked without starting a server.
-pub(super) fn check(surroundings: &Surroundings, found: Option<&Found>, lines: &mut Lines) {
+pub(super) fn check(surroundings: &Surroundings, target: &Target, found: Option<&Found>, lines: &mut Lines) {
     // Without the source nothing says which major is wanted; its own line says why.
     let Some(found) = found else { return };
     let bin_dir = surroundings.bin_dir.as_deref();
     match Programs::client_for(bin_dir, found.major()) {
         Ok(client) => lines.ok("client programs", described(&client)),
         Err(error) => missing("client programs", &error, lines),
+    }
+    // On a server that was named, its own programs, extensions and locales count.
+    if target.scratch_server.is_some() {
+        return;
     }
     match Programs::server_for(bin_dir, found.major()) {
         Ok(server) => {

@@ -13,6 +13,7 @@ use crate::postgres::dump::{self, Existing, RestoreRequest, Tablespaces};
 use crate::postgres::identifier::{quote_identifier, quote_literal};
 use crate::postgres::programs::Installation;
 use crate::postgres::session::Session;
+use crate::postgres::settings::sets_the_comment;
 
 use super::load::{self, Load};
 use super::marker::Marker;
@@ -31,6 +32,8 @@ pub(in crate::ops) struct Destination {
     pub(in crate::ops) tablespaces: Tablespaces,
     /// Only in a real restore.
     pub(super) marker: Option<Marker>,
+    /// The database's comment says whose it is, and must stay.
+    pub(in crate::ops) keeps_its_comment: bool,
 }
 
 /// What the restoring role may do.
@@ -81,6 +84,7 @@ impl Destination {
             powers,
             tablespaces: Tablespaces::AsInSource,
             marker: None,
+            keeps_its_comment: false,
         }
     }
 
@@ -184,6 +188,9 @@ pub(in crate::ops) async fn restore(
         .await?;
     large_objects(context, backup, destination, &session).await?;
     for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
+        if destination.keeps_its_comment && sets_the_comment(&statement) {
+            continue;
+        }
         session.batch("set sequences and settings", &statement).await?;
     }
     // A new connection, under the settings that the database now has: functions in views and indexes may need them.
@@ -339,6 +346,9 @@ async fn refresh(session: &Session, contents: &Contents) -> Result<(), RestoreEr
                     failed.push(name.clone());
                 }
                 Err(error) if error.is_environment() => return Err(error.into()),
+                Err(error) if error.sqlstate() == Some("42501") => {
+                    return Err(RestoreError::RefreshDenied(error.to_string()));
+                }
                 Err(error) => return Err(RestoreError::Refresh(error.to_string())),
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::model::contents::Contents;
+use crate::model::contents::{Contents, Extension};
 use crate::postgres::error::Error;
 use crate::postgres::facts;
 use crate::postgres::session::Session;
@@ -15,6 +15,14 @@ const SPACE_FLOOR: u64 = 64 << 20;
 
 /// Extensions that the server programs on this machine cannot provide, each with the package that does.
 pub(in crate::ops) async fn extensions(session: &Session, contents: &Contents) -> Result<Vec<String>, Error> {
+    missing_extensions(session, &contents.extensions).await
+}
+
+/// Those of the extensions that the server cannot provide, each with the package that does.
+pub(in crate::ops) async fn missing_extensions(
+    session: &Session,
+    wanted: &[Extension],
+) -> Result<Vec<String>, Error> {
     let rows = session
         .select(
             "list the extensions that can be installed",
@@ -24,8 +32,7 @@ pub(in crate::ops) async fn extensions(session: &Session, contents: &Contents) -
         .await?;
     let available: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let major = session.server_version_num() / 10_000;
-    let missing = contents
-        .extensions
+    let missing = wanted
         .iter()
         .filter(|extension| !available.contains(&extension.name));
     Ok(missing
@@ -127,16 +134,23 @@ pub(in crate::ops) async fn destination(
             wanted.encoding, wanted.encoding
         ));
     }
-    if session.server_version_num() / 10_000 < wanted.server_version_num / 10_000 {
-        lacks.push(format!(
-            "the server is PostgreSQL {}, older than the source's {}: restore into the same version or a newer one",
-            session.server_version(),
-            wanted.server_version
-        ));
-    }
+    lacks.extend(older(session, contents));
     lacks.extend(extensions(session, contents).await?);
     lacks.extend(tablespaces(session, contents).await?);
     Ok(lacks)
+}
+
+/// Whether the server is older than the source's.
+pub(in crate::ops) fn older(session: &Session, contents: &Contents) -> Option<String> {
+    let wanted = &contents.database;
+    let is_older = session.server_version_num() / 10_000 < wanted.server_version_num / 10_000;
+    is_older.then(|| {
+        format!(
+            "the server is PostgreSQL {}, older than the source's {}: restore into the same version or a newer one",
+            session.server_version(),
+            wanted.server_version
+        )
+    })
 }
 
 async fn tablespaces(session: &Session, contents: &Contents) -> Result<Vec<String>, Error> {

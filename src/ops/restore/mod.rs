@@ -60,6 +60,9 @@ pub enum RestoreError {
     },
     #[error("materialised views could not be refreshed: {0}")]
     Refresh(String),
+    /// The view's owner may not read what it shows.
+    #[error("materialised views could not be refreshed: {0}")]
+    RefreshDenied(String),
     #[error("{tried} {path}")]
     File {
         tried: &'static str,
@@ -81,7 +84,8 @@ impl RestoreError {
         match self {
             Self::Read(error) if error.means_bad_backup() => Verdict::Failed,
             Self::Repository(RepositoryError::Unreadable { .. }) => Verdict::Failed,
-            Self::Damaged { .. } | Self::RowsLost { .. } | Self::Refresh(_) => Verdict::Failed,
+            Self::Damaged { .. } | Self::RowsLost { .. } => Verdict::Failed,
+            Self::Refresh(_) | Self::RefreshDenied(_) => Verdict::Failed,
             Self::Postgres(error) => blame(error.sqlstate(), error.reason()),
             // A program that failed without a word of the server could not even begin.
             Self::Program { logged: None, .. } => Verdict::CouldNotRun,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::journal::RunId;
+use crate::model::contents::DatabaseFacts;
 use crate::model::record::{ProbeFact, ScratchFacts};
 use crate::ops::context::Context;
 use crate::ops::restore::RestoreError;
@@ -11,6 +12,7 @@ use crate::ops::restore::lacks;
 use crate::ops::target::Target;
 use crate::ops::work_directory::WorkDirectory;
 use crate::postgres::conninfo::{ConnectionSettings, Environment};
+use crate::postgres::error::Error;
 use crate::postgres::identifier::quote_identifier;
 use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
@@ -79,6 +81,15 @@ pub(super) fn scratch_facts(embedded: &Embedded) -> ScratchFacts {
     }
 }
 
+/// What the copy's database is called in a cluster of its own.
+pub(super) fn database_name(backup: &Backup) -> &str {
+    match backup.contents.database.name.as_str() {
+        // The templates stay what they are in the copy's cluster.
+        "template0" | "template1" => "ernstfall_copy",
+        name => name,
+    }
+}
+
 /// Connects to the scratch server by its socket, and by nothing that the environment says.
 pub(super) fn destination(
     target: &Target,
@@ -88,11 +99,7 @@ pub(super) fn destination(
     work_directory: &WorkDirectory,
 ) -> Result<Destination, RestoreError> {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
-    let name = match backup.contents.database.name.as_str() {
-        // The templates stay what they are in the copy's cluster.
-        "template0" | "template1" => "ernstfall_copy",
-        name => name,
-    };
+    let name = database_name(backup);
     let dsn = format!(
         "host={} port={} user={} dbname={} sslmode=disable",
         quoted(&embedded.socket_directory().to_string_lossy()),
@@ -144,13 +151,17 @@ pub(super) async fn create_database(
     let statement = build::create_database_statement(facts, name, session.server_version_num());
     match session.batch("create the copy's database", &statement).await {
         Ok(()) => Ok(()),
-        // Wrong object type, undefined object, invalid parameter: the locale is not known here.
-        Err(error) if matches!(error.sqlstate(), Some("42809" | "42704" | "22023")) => {
-            Err(RestoreError::Lacking(vec![format!(
-                "the locale of the source ({}, {}) is not installed: apt-get install locales-all ({error})",
-                facts.collate, facts.ctype
-            )]))
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(locale_lack(facts, &error).unwrap_or_else(|| error.into())),
     }
+}
+
+/// What a server lacks that refuses the source's locale.
+pub(super) fn locale_lack(facts: &DatabaseFacts, error: &Error) -> Option<RestoreError> {
+    // Wrong object type, undefined object, invalid parameter: the locale is not known there.
+    matches!(error.sqlstate(), Some("42809" | "42704" | "22023")).then(|| {
+        RestoreError::Lacking(vec![format!(
+            "the locale of the source ({}, {}) is not installed: apt-get install locales-all ({error})",
+            facts.collate, facts.ctype
+        )])
+    })
 }

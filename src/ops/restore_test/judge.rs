@@ -10,7 +10,6 @@ use crate::model::verification::Verification;
 use crate::ops::context::Context;
 use crate::ops::restore::RestoreError;
 use crate::ops::target::Target;
-use crate::scratch::Machine;
 
 use super::{Findings, Options};
 
@@ -61,11 +60,9 @@ pub(super) fn rto(target: &Target, context: &Context, verdict: Verdict, found: &
         .iter()
         .map(|(_, time)| time.as_secs_f64())
         .sum();
-    let machine = Machine::of_this_host();
     let mut basis = format!(
-        "measured on embedded scratch ({} cores, {} MB of memory), not on the production server; repository {}",
-        machine.cores,
-        machine.memory_bytes >> 20,
+        "measured on {}, not on the production server; repository {}",
+        found.measured_on.as_deref().unwrap_or("an unknown scratch"),
         context.repository.location()
     );
     if overhead > 0.0 {

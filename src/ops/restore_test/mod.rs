@@ -3,6 +3,7 @@
 mod checks;
 mod copy;
 mod judge;
+mod scratch;
 
 use std::sync::Arc;
 
@@ -15,11 +16,11 @@ use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
 use crate::ops::restore::build::{self, Backup, Destination};
-use crate::ops::restore::{Choice, RestoreError, lacks, source};
+use crate::ops::restore::{Choice, RestoreError, source};
 use crate::ops::target::Target;
-use crate::ops::verify::{self, Copy, CopyKind};
-use crate::postgres::session::Session;
-use crate::scratch::Embedded;
+use crate::ops::verify::{self, Copy};
+
+use scratch::{Scratch, Test};
 
 /// What the caller wants of this restore test.
 #[derive(Clone, Debug)]
@@ -29,11 +30,11 @@ pub struct Options {
     pub afterwards: Afterwards,
 }
 
-/// What becomes of the scratch cluster.
+/// What becomes of the scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Afterwards {
     Remove,
-    /// It is stopped and left on disk, for a person to look into.
+    /// A cluster is stopped and left on disk, a database on a server is left there, for a person to look into.
     Keep,
 }
 
@@ -42,6 +43,8 @@ pub enum Afterwards {
 struct Findings {
     manifest: Option<Manifest>,
     scratch: Option<ScratchFacts>,
+    /// What the times are measured on.
+    measured_on: Option<String>,
     verification: Verification,
     /// The objective's clock was stopped: the copy answered, and its checks had passed.
     recovered_seconds: Option<f64>,
@@ -75,25 +78,19 @@ pub async fn restore_test(
         result = work => result,
         () = context.cancel.cancelled() => Err(RestoreError::Cancelled),
     };
-    let result = explain(result, scratch.as_ref());
+    let result = match &scratch {
+        Some(scratch) => result.map_err(|error| scratch.explain(error)),
+        None => result,
+    };
     let phases = phases.take();
     if let Some(scratch) = scratch {
-        let removed = match options.afterwards {
-            Afterwards::Remove => scratch.remove().await,
-            Afterwards::Keep => scratch.keep().await.map(|kept| {
-                found.kept = Some(format!(
-                    "the copy is kept in {}: start it with {}",
-                    kept.path.display(),
-                    kept.command
-                ));
-            }),
-        };
-        if let Err(error) = removed {
-            found.verification.findings.push(Finding {
+        match scratch.end(options.afterwards).await {
+            Ok(kept) => found.kept = kept,
+            Err(error) => found.verification.findings.push(Finding {
                 severity: Severity::Warning,
                 subject: "scratch".to_owned(),
                 message: format!("it could not be removed, the next start tries again: {error}"),
-            });
+            }),
         }
     }
     if let Some(kept) = &found.kept {
@@ -115,17 +112,6 @@ pub async fn restore_test(
     Ok(record)
 }
 
-/// Adds the SQLSTATE of a failed program, which only the server's log knows.
-fn explain(result: Result<(), RestoreError>, scratch: Option<&Embedded>) -> Result<(), RestoreError> {
-    match (result, scratch) {
-        (Err(RestoreError::Program { error, .. }), Some(scratch)) => {
-            let logged = copy::logged_cause(scratch, error.reason()).map(Box::new);
-            Err(RestoreError::Program { error, logged })
-        }
-        (result, _) => result,
-    }
-}
-
 async fn perform(
     context: &Context,
     target: &Target,
@@ -133,32 +119,44 @@ async fn perform(
     run: &mut Run,
     phases: &mut Phases<'_>,
     found: &mut Findings,
-    scratch: &mut Option<Embedded>,
+    scratch: &mut Option<Scratch>,
 ) -> Result<(), RestoreError> {
     phases.begin("locate");
     let manifest = source::locate(&context.repository, &target.name, &options.choice).await?;
     found.manifest = Some(manifest.clone());
     run.note_backup(&manifest.id)
         .map_err(|error| RestoreError::Refused(error.to_string()))?;
-    let contents = Arc::new(source::contents(&context.repository, &manifest).await?);
+    let mut contents = source::contents(&context.repository, &manifest).await?;
+    if target.scratch_server.is_some() && !contents.tablespaces.is_empty() {
+        found.note(
+            "everything lies in the tablespace of the copy's database: the server's own are not ours to use",
+        );
+        contents.leave_out_tablespaces();
+    }
     found.verification.not_covered = contents.not_covered.clone();
-    let backup = Backup { manifest, contents };
+    let backup = Backup {
+        manifest,
+        contents: Arc::new(contents),
+    };
     let work_directory = copy::work_directory(context, run.id())?;
+    let test = Test {
+        context,
+        target,
+        backup: &backup,
+        run_id: run.id(),
+    };
 
     phases.begin("provision");
     pause("restore-provision").await;
-    let settings = copy::scratch_settings(context, target, &backup, &run.id().to_string())?;
-    if let Some(lack) = copy::room(&target.scratch_directory, &backup)? {
-        return Err(RestoreError::Lacking(vec![lack]));
-    }
-    let embedded = scratch.insert(Embedded::provision(settings, &context.cancel).await?);
-    found.scratch = Some(copy::scratch_facts(embedded));
-    let destination = copy::destination(target, &backup, embedded, context, &work_directory)?;
-    rebuild(context, &backup, &destination, phases).await?;
+    let scratch = scratch.insert(Scratch::provision(test, found).await?);
+    found.scratch = Some(scratch.facts());
+    found.measured_on = Some(scratch.described());
+    let destination = scratch.destination(test, &work_directory).await?;
+    rebuild(test, scratch, &destination, phases, found).await?;
 
     phases.begin("durable");
     pause("restore-durable").await;
-    embedded.restart_durable(&context.cancel).await?;
+    scratch.make_durable(context, found).await?;
 
     phases.begin("checks");
     pause("restore-checks").await;
@@ -167,51 +165,50 @@ async fn perform(
         phases.end();
         found.recovered_seconds = Some(phases.total_seconds());
     }
-    compare(context, target, &backup, &destination, phases, found).await
+    compare(test, scratch, &destination, phases, found).await
 }
 
 /// Roles, the database, and everything in it.
 async fn rebuild(
-    context: &Context,
-    backup: &Backup,
+    test: Test<'_>,
+    scratch: &mut Scratch,
     destination: &Destination,
     phases: &mut Phases<'_>,
+    found: &mut Findings,
 ) -> Result<(), RestoreError> {
-    let maintenance = destination.connection.with_database("template1");
-    let maintenance = Session::connect(&maintenance, "restore", None).await?;
-    let lacking = lacks::extensions(&maintenance, &backup.contents).await?;
+    let maintenance = scratch.maintenance(destination).await?;
+    let lacking = scratch.lacking(test.backup, &maintenance).await?;
     if !lacking.is_empty() {
         return Err(RestoreError::Lacking(lacking));
     }
     phases.begin("roles");
     pause("restore-roles").await;
-    build::roles(context, backup, &maintenance).await?;
-    copy::create_tablespaces(&maintenance, backup).await?;
-    copy::create_database(&maintenance, backup, destination.connection.database()).await?;
+    scratch.make_database(test, &maintenance, found).await?;
     maintenance.close().await;
-    build::restore(context, backup, destination, phases).await
+    build::restore(test.context, test.backup, destination, phases).await
 }
 
 /// Compares the copy with what the source sent. Not part of the recovery time.
 async fn compare(
-    context: &Context,
-    target: &Target,
-    backup: &Backup,
+    test: Test<'_>,
+    scratch: &Scratch,
     destination: &Destination,
     phases: &mut Phases<'_>,
     found: &mut Findings,
 ) -> Result<(), RestoreError> {
     phases.begin("verify");
     pause("restore-verify").await;
+    let Test { context, backup, .. } = test;
     context.progress.expect_bytes(backup.manifest.totals.bytes);
     let copy = Copy {
         connection: destination.connection.clone(),
-        kind: CopyKind::Scratch,
-        jobs: target.jobs,
+        kind: scratch.copy_kind(),
+        jobs: test.target.jobs,
         progress: Arc::clone(&context.progress),
     };
-    let checks = std::mem::take(&mut found.verification.checks);
-    found.verification = verify::compare(&copy, &backup.contents).await?;
-    found.verification.checks = checks;
-    compare_schema(backup, destination, CopyKind::Scratch, &mut found.verification).await
+    let compared = verify::compare(&copy, &backup.contents).await?;
+    let before = std::mem::replace(&mut found.verification, compared);
+    found.verification.checks = before.checks;
+    found.verification.findings.splice(0..0, before.findings);
+    compare_schema(backup, destination, copy.kind, &mut found.verification).await
 }

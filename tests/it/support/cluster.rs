@@ -51,6 +51,15 @@ pub(crate) struct Builder {
     programs: Option<Programs>,
     settings: Vec<(String, String)>,
     tls: Tls,
+    system: System,
+}
+
+/// Which system identifier a server has: initdb chooses it, and copies of one cluster share it.
+#[derive(Clone, Copy, Default)]
+enum System {
+    #[default]
+    Usual,
+    Other,
 }
 
 impl Builder {
@@ -71,10 +80,16 @@ impl Builder {
         self
     }
 
+    /// Another cluster than all usual ones, which are physical copies of one: it has another system identifier.
+    pub(crate) fn other_system(mut self) -> Self {
+        self.system = System::Other;
+        self
+    }
+
     pub(crate) fn start(self) -> Cluster {
         let programs = self.programs.clone().unwrap_or_else(Programs::newest);
         let directory = TestDir::new("cluster");
-        copy_template(&template(&programs), &directory.join("data"));
+        copy_template(&template(&programs, self.system), &directory.join("data"));
         directory.write("data/pg_hba.conf", self.access_rules());
         directory.write("data/ernstfall-test.conf", self.configuration(directory.path()));
         if let Tls::Offered(names) | Tls::Required(names) = self.tls {
@@ -284,10 +299,14 @@ fn free_port() -> u16 {
 }
 
 /// What initdb makes, made once for each installation and kept for later runs.
-fn template(programs: &Programs) -> PathBuf {
+fn template(programs: &Programs, system: System) -> PathBuf {
     let installed = fs::metadata(programs.path("initdb")).unwrap();
     let key = format!("{}-{}-{}", installed.ino(), installed.mtime(), TEMPLATE_VERSION);
-    let path = base().join(format!("template-{}-{key}", programs.major));
+    let kind = match system {
+        System::Usual => "template",
+        System::Other => "template-other",
+    };
+    let path = base().join(format!("{kind}-{}-{key}", programs.major));
     let guard = File::options()
         .create(true)
         .truncate(false)
