@@ -55,7 +55,7 @@ pub(super) fn sample_relation(size_bytes: u64) -> Relation {
         heap: true,
         populated: true,
         size_bytes,
-        pages: u32::try_from(size_bytes / 8192).unwrap(),
+        pages: u32::try_from(size_bytes / 8192).unwrap_or(u32::MAX),
         readable: true,
         schema_usable: true,
         hides_rows: false,
@@ -67,7 +67,31 @@ pub(super) fn sample_relation(size_bytes: u64) -> Relation {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn every_page_is_in_exactly_one_range(
+            pages in 0u32..5_000_000,
+            toast in 0u64..(1 << 40),
+            others in 0u64..(1 << 40),
+            jobs in 0usize..65,
+        ) {
+            let mut relation = sample_relation(u64::from(pages) * 8192 + toast);
+            relation.pages = pages;
+            let ranges = ranges(&relation, relation.size_bytes + others, jobs, 150_000);
+            let mut next = Some(0);
+            for range in ranges {
+                let (from, to) = range.unwrap_or((0, None));
+                prop_assert_eq!(Some(from), next, "where the one before ended");
+                prop_assert!(to.is_none_or(|to| to > from));
+                next = to;
+            }
+            prop_assert_eq!(next, None, "pages may be added at any time");
+        }
+    }
 
     #[test]
     fn ranges_join_without_a_gap_and_the_last_has_no_end() {

@@ -1,6 +1,7 @@
 //! Reading a table's rows as COPY text.
 
-use futures_util::{StreamExt, pin_mut};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, pin_mut};
 
 use crate::model::contents::{Column, Table};
 
@@ -52,9 +53,14 @@ impl Source {
         }
     }
 
+    /// COPY of a table knows neither conditions nor generated columns.
+    fn is_query(&self) -> bool {
+        self.pages.is_some() || self.condition.is_some() || !self.generated.is_empty()
+    }
+
     /// The COPY statement that sends the rows.
     pub fn copy_statement(&self) -> String {
-        if self.pages.is_some() || self.condition.is_some() || !self.generated.is_empty() {
+        if self.is_query() {
             // ONLY: a parent would return its children's rows as well.
             let columns = self.names(self.columns.iter().chain(&self.generated));
             let table = self.table();
@@ -171,10 +177,14 @@ pub async fn begin<S>(
     snapshot_name: &str,
     check: StorageCheck,
 ) -> Result<(), CopyError<S>> {
-    let statements = format!(
+    let mut statements = format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}; SET TRANSACTION SNAPSHOT '{snapshot_name}'",
         source.lock_statement()
     );
+    if source.is_query() {
+        // The rows come in the order in which they lie, so that one that cannot be sent is found again.
+        statements.push_str("; SET LOCAL max_parallel_workers_per_gather = 0");
+    }
     let begun = session
         .batch(&format!("adopt the snapshot for {}", source.table()), &statements)
         .await;
@@ -217,15 +227,30 @@ pub async fn copy<S: RowSink>(
     let tried = || format!("read {}", source.table());
     let stream = session.copy_out(&source.copy_statement()).await;
     let stream = stream.map_err(|e| Error::query(tried(), session.description(), e))?;
+    let stream = stream.map_err(|e| Error::query(tried(), session.description(), e));
+    let ended_early = || {
+        Error::unexpected(
+            tried(),
+            session.description(),
+            "the rows ended in the middle of a row",
+        )
+    };
+    rows_of(stream, source, sink, ended_early).await
+}
+
+/// Cuts the messages of a COPY into rows, wherever they end.
+async fn rows_of<S: RowSink>(
+    stream: impl Stream<Item = Result<Bytes, Error>>,
+    source: &Source,
+    sink: &mut S,
+    ended_early: impl FnOnce() -> Error,
+) -> Result<u64, CopyError<S::Error>> {
     pin_mut!(stream);
     let mut rows = 0;
     // The server sends one message a row, but the protocol does not promise it.
     let mut incomplete: Vec<u8> = Vec::new();
     while let Some(message) = stream.next().await {
-        let message = message.map_err(|e| CopyError::Row {
-            after: rows,
-            error: Error::query(tried(), session.description(), e),
-        })?;
+        let message = message.map_err(|error| CopyError::Row { after: rows, error })?;
         let mut rest: &[u8] = &message;
         while let Some(end) = memchr::memchr(b'\n', rest) {
             let room = if incomplete.is_empty() {
@@ -247,12 +272,7 @@ pub async fn copy<S: RowSink>(
     if incomplete.is_empty() {
         Ok(rows)
     } else {
-        Err(Error::unexpected(
-            tried(),
-            session.description(),
-            "the rows ended in the middle of a row",
-        )
-        .into())
+        Err(ended_early().into())
     }
 }
 
@@ -288,6 +308,8 @@ pub async fn count(session: &Session, source: &Source) -> Result<u64, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn source(columns: &[&str]) -> Source {
@@ -346,5 +368,81 @@ mod tests {
             source.copy_statement(),
             r#"COPY (SELECT "a" FROM ONLY "public"."t" WHERE ctid >= '(16,0)') TO STDOUT"#
         );
+    }
+
+    #[derive(Default)]
+    struct Rows(Vec<(Vec<u8>, Vec<u8>)>);
+
+    #[async_trait::async_trait]
+    impl RowSink for Rows {
+        type Error = std::convert::Infallible;
+
+        fn row(&mut self, row: &[u8], whole: &[u8]) -> Result<Room, Self::Error> {
+            self.0.push((row.to_vec(), whole.to_vec()));
+            Ok(Room::More)
+        }
+
+        async fn drain(&mut self) -> Result<(), Self::Error> {
+            Ok(())
+        }
+    }
+
+    /// A value as COPY writes it: neither tab nor line feed stands for itself.
+    fn copy_text(value: &[u8]) -> Vec<u8> {
+        let escape = |byte: &u8| match byte {
+            b'\t' => b"\\t".to_vec(),
+            b'\n' => b"\\n".to_vec(),
+            b'\\' => b"\\\\".to_vec(),
+            other => vec![*other],
+        };
+        value.iter().flat_map(escape).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_the_same_wherever_the_messages_are_cut(
+            values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..12), 0..60),
+            stored in 0usize..4,
+            generated in 0usize..4,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
+            let mut source = source(&["a", "b", "c"][..stored.min(3)]);
+            source.generated = vec![Column { name: "g".into(), type_name: "text".into(), collation: None, not_null: false, expression: None }; generated];
+            let columns = source.columns.len() + generated;
+            let rows: Vec<Vec<Vec<u8>>> = values
+                .chunks_exact(columns.max(1))
+                .map(|row| row.iter().take(columns).map(|value| copy_text(value)).collect())
+                .collect();
+            let text: Vec<u8> = rows.iter().flat_map(|row| [row.join(&b'\t'), b"\n".to_vec()].concat()).collect();
+            let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            ends.extend([0, text.len()]);
+            ends.sort_unstable();
+            let messages: Vec<Result<Bytes, Error>> = ends
+                .windows(2)
+                .map(|ends| Ok(Bytes::copy_from_slice(&text[ends[0]..ends[1]])))
+                .collect();
+            let mut found = Rows::default();
+            let never = || Error::unexpected("read", "t", "ended early");
+            let read = rows_of(futures_util::stream::iter(messages), &source, &mut found, never);
+            let count = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(read).unwrap();
+            prop_assert_eq!(count, rows.len() as u64);
+            let expected: Vec<(Vec<u8>, Vec<u8>)> = rows
+                .iter()
+                .map(|row| (row[..source.columns.len()].join(&b'\t'), row.join(&b'\t')))
+                .collect();
+            prop_assert_eq!(found.0, expected);
+        }
+
+        #[test]
+        fn rows_that_end_in_the_middle_are_an_error(text in prop::collection::vec(any::<u8>(), 1..40)) {
+            prop_assume!(text.last() != Some(&b'\n'));
+            let message = Ok(Bytes::from(text));
+            let early = || Error::unexpected("read", "t", "ended early");
+            let mut rows = Rows::default();
+            let source = source(&["a"]);
+            let read = rows_of(futures_util::stream::iter([message]), &source, &mut rows, early);
+            let result = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(read);
+            prop_assert!(matches!(result, Err(CopyError::Server(_))));
+        }
     }
 }
