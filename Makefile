@@ -8,8 +8,9 @@ help: ## Say what there is
 build: ## Build the program: target/debug/ernstfall
 	cargo build --locked
 
-test: test-user ## Install what tests need (PostgreSQL, pgbouncer, openssl, zstd), run all tests
+test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, openssl, zstd), run all tests
 	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd
+	scripts/install-debian.sh plperl plpython3 pg_cron locales
 	scripts/test.sh
 
 demo: ## Install what the demo needs (PostgreSQL), build, show everything on a throw-away database

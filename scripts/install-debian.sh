@@ -1,10 +1,27 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
-# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd
+# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd plperl plpython3 pg_cron locales
 set -euo pipefail
 
-# Server programs of Debian are not in PATH, nor is /usr/sbin for everybody.
+# The newest major of the server's programs: the installed one, or else the one that Debian would install.
+major() {
+    local newest
+    newest=$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | cut -d/ -f5 | sort -n | tail -n 1 || true)
+    if [ -z "$newest" ]; then
+        newest=$(apt-cache depends postgresql 2>/dev/null | sed -nE 's/.*Depends: postgresql-([0-9]+)$/\1/p' | head -n 1)
+    fi
+    echo "$newest"
+}
+
+# Extensions are told by their control files, and locales by one that is not among the usual ones.
 found() {
+    case $1 in
+        plperl) compgen -G "/usr/share/postgresql/$(major)/extension/plperlu.control" >/dev/null; return ;;
+        plpython3) compgen -G "/usr/share/postgresql/$(major)/extension/plpython3u.control" >/dev/null; return ;;
+        pg_cron) compgen -G "/usr/share/postgresql/$(major)/extension/pg_cron.control" >/dev/null; return ;;
+        locales) locale -a 2>/dev/null | grep -i '^tr_TR\.utf-\?8$' >/dev/null; return ;;
+    esac
+    # Server programs of Debian are not in PATH, nor is /usr/sbin for everybody.
     PATH=$PATH:/usr/sbin command -v "$1" >/dev/null || { [ "$1" = postgres ] && compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; }
 }
 
@@ -17,6 +34,10 @@ package_of() {
         openssl) echo openssl ;;
         pgbouncer) echo pgbouncer ;;
         zstd) echo zstd ;;
+        plperl) echo "postgresql-plperl-$(major)" ;;
+        plpython3) echo "postgresql-plpython3-$(major)" ;;
+        pg_cron) echo "postgresql-$(major)-cron" ;;
+        locales) echo locales-all ;;
         *) echo "install-debian.sh: no package known for $1" >&2; exit 2 ;;
     esac
 }

@@ -110,7 +110,42 @@ fn tidy(entry: &str, text: &str) -> String {
     if entry.contains("; Type: ACL;") || entry.contains("; Type: DEFAULT ACL;") {
         lines.sort_unstable();
     }
-    lines.join("\n")
+    let text = lines.join("\n");
+    if entry.contains("; Type: POLICY;") {
+        return with_sorted_roles(&text);
+    }
+    text
+}
+
+/// `CREATE POLICY … TO a, b USING …` with the roles in order: pg_dump writes them as it finds them in the catalogue.
+fn with_sorted_roles(policy: &str) -> String {
+    let Some(start) = outside_quotes(policy, " TO ").map(|position| position + " TO ".len()) else {
+        return policy.to_owned();
+    };
+    let ends = [" USING (", " WITH CHECK (", ";"];
+    let end = ends
+        .iter()
+        .filter_map(|end| outside_quotes(&policy[start..], end))
+        .min()
+        .map_or(policy.len(), |length| start + length);
+    let mut roles = Vec::new();
+    let mut rest = &policy[start..end];
+    while let Some(comma) = outside_quotes(rest, ", ") {
+        roles.push(&rest[..comma]);
+        rest = &rest[comma + 2..];
+    }
+    roles.push(rest);
+    roles.sort_unstable();
+    format!("{}{}{}", &policy[..start], roles.join(", "), &policy[end..])
+}
+
+/// Where the words stand first that are not part of a quoted name.
+fn outside_quotes(text: &str, words: &str) -> Option<usize> {
+    let mut quoted = false;
+    text.char_indices().find_map(|(position, character)| {
+        quoted ^= character == '"';
+        (!quoted && text[position..].starts_with(words)).then_some(position)
+    })
 }
 
 /// The first lines that differ.
@@ -216,6 +251,40 @@ mod tests {
             &compare(&of(source), &of(&other))[..],
             [SchemaDifference::Different { .. }]
         ));
+    }
+
+    #[test]
+    fn the_order_of_a_policys_roles_has_no_meaning() {
+        let of = |text: &str| dump(&[("t p; Type: POLICY; Schema: public; Owner: o", text)]);
+        let policy = |name: &str, roles: &str, end: &str| {
+            of(&format!(
+                "CREATE POLICY {name} ON public.t FOR UPDATE TO {roles}{end};"
+            ))
+        };
+        let condition = " USING ((a = ' TO b, a')) WITH CHECK (true)";
+        let name = r#""a TO z, b USING (""#;
+        assert_eq!(
+            compare(
+                &policy(name, r#"a, "c, d TO", b"#, condition),
+                &policy(name, r#"b, a, "c, d TO""#, condition)
+            ),
+            vec![]
+        );
+        assert_eq!(
+            compare(&policy("p", "a, b", ""), &policy("p", "b, a", "")),
+            vec![]
+        );
+        for (one, other) in [("a, b", "a"), ("a, b", "a, c"), ("a", "PUBLIC")] {
+            assert_eq!(
+                compare(&policy("p", one, condition), &policy("p", other, condition)).len(),
+                1
+            );
+        }
+        let other = " USING ((a = ' TO a, b')) WITH CHECK (true)";
+        assert_eq!(
+            compare(&policy("p", "a", condition), &policy("p", "a", other)).len(),
+            1
+        );
     }
 
     #[test]

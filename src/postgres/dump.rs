@@ -59,6 +59,8 @@ pub async fn schema(request: &DumpRequest<'_>) -> Result<SchemaArchive, Error> {
     }
     request.connection.apply(&mut command);
     command.env("PGAPPNAME", request.application);
+    // Moments in partition bounds and defaults are written in the session's zone: the same for source and copy.
+    command.env("PGTZ", "UTC");
     let output = run(command, request.on).await?;
     let not_covered = judge_warnings(&output.1, request.on)?;
     Ok(SchemaArchive {

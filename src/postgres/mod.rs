@@ -8,6 +8,7 @@ pub mod conninfo;
 mod tls;
 mod fixed_settings;
 pub mod error;
+pub mod event_triggers;
 mod advice;
 pub mod session;
 mod connect;
@@ -30,6 +31,7 @@ pub mod settings;
 pub mod sequences;
 pub mod large_objects;
 pub mod not_covered;
+pub mod statistics;
 
 pub use child::{ChildConnection, ChildError};
 pub use conninfo::{ConnectionSettings, ConninfoError, Environment};

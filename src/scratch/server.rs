@@ -119,7 +119,7 @@ impl Embedded {
             socket_directory: &place.run(),
             logs: &place.logs(),
         };
-        for (name, value) in std::iter::once(file).chain(settings::fixed(&places)) {
+        for (name, value) in std::iter::once(file).chain(settings::fixed(&self.settings, &places)) {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
         arguments

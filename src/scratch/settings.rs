@@ -109,8 +109,8 @@ pub(super) struct Places<'a> {
 
 /// Settings that keep the scratch private. They go on the command line, where neither the copy's ALTER SYSTEM
 /// nor the caller's settings can change them.
-pub(super) fn fixed(places: &Places) -> Vec<(String, String)> {
-    owned([
+pub(super) fn fixed(wanted: &EmbeddedSettings, places: &Places) -> Vec<(String, String)> {
+    let mut settings = owned([
         ("listen_addresses", String::new()),
         (
             "unix_socket_directories",
@@ -128,7 +128,16 @@ pub(super) fn fixed(places: &Places) -> Vec<(String, String)> {
         ("max_logical_replication_workers", "0".into()),
         // A crash is to be seen, not healed in between.
         ("restart_after_crash", "off".into()),
-    ])
+    ]);
+    if preloads_cron(wanted) {
+        settings.extend(owned([
+            // Unknown before pg_cron 1.5: there, jobs have no way to connect, and leave no trace of the attempt.
+            ("cron.launch_active_jobs", "off".into()),
+            ("cron.use_background_workers", "off".into()),
+            ("cron.log_run", "off".into()),
+        ]));
+    }
+    settings
 }
 
 /// The content of the settings file.
@@ -136,6 +145,10 @@ pub(super) fn file(wanted: &EmbeddedSettings, phase: Phase, private_shared_memor
     let mut settings = general(wanted, private_shared_memory);
     settings.extend(of_phase(phase));
     settings.extend(wanted.settings.iter().cloned());
+    if phase == Phase::Durable && preloads_cron(wanted) {
+        // Its extension is made by now, and its launcher finds no jobs where there is none.
+        settings.extend(owned([("cron.database_name", "template1".into())]));
+    }
     let mut text =
         String::from("# Written by ernstfall for one scratch server. The last of equal names counts.\n");
     for (name, value) in settings {
@@ -145,6 +158,10 @@ pub(super) fn file(wanted: &EmbeddedSettings, phase: Phase, private_shared_memor
         ));
     }
     text
+}
+
+fn preloads_cron(wanted: &EmbeddedSettings) -> bool {
+    wanted.preload.iter().any(|library| library == "pg_cron")
 }
 
 fn general(wanted: &EmbeddedSettings, private_shared_memory: bool) -> Vec<(String, String)> {
@@ -181,9 +198,6 @@ fn general(wanted: &EmbeddedSettings, private_shared_memory: bool) -> Vec<(Strin
         ("log_checkpoints", "off".into()),
         ("shared_preload_libraries", wanted.preload.join(",")),
     ]);
-    if wanted.preload.iter().any(|library| library == "pg_cron") {
-        settings.extend(owned([("cron.launch_active_jobs", "off".into())]));
-    }
     if wanted.programs.major >= 17 {
         settings.extend(owned([("event_triggers", "off".into())]));
     }
@@ -252,9 +266,20 @@ mod tests {
         let mut wanted = wanted(15);
         wanted.preload = vec!["pg_cron".into()];
         wanted.settings = vec![("cron.database_name".into(), "o'b".into())];
-        let text = file(&wanted, Phase::Durable, false);
+        let text = file(&wanted, Phase::Fast, false);
         assert!(text.ends_with("cron.database_name = 'o''b'\n"), "{text}");
-        assert!(text.contains("cron.launch_active_jobs = 'off'"));
+        let text = file(&wanted, Phase::Durable, false);
+        assert!(text.ends_with("cron.database_name = 'template1'\n"), "{text}");
+        let places = Places {
+            socket_directory: Path::new("/run"),
+            logs: Path::new("/logs"),
+        };
+        let fixed = fixed(&wanted, &places);
+        let max = ("cron.max_running_jobs".to_owned(), "0".to_owned());
+        assert!(
+            fixed.contains(&max),
+            "no setting of the caller lets jobs run: {fixed:?}"
+        );
         assert!(text.contains("shared_buffers = '512MB'") && text.contains("fsync = 'on'"));
     }
 }

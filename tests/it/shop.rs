@@ -269,6 +269,12 @@ pub(crate) fn descendants(ancestor: u32) -> BTreeSet<Process> {
     found
 }
 
+/// The process of this number that runs now.
+pub(crate) fn process(pid: u32) -> Process {
+    let fields = stat(pid).expect("the process runs");
+    (pid, fields[19].clone())
+}
+
 pub(crate) fn is_alive((pid, started): &Process) -> bool {
     stat(*pid).is_some_and(|fields| fields[19] == *started && fields[0] != "Z")
 }

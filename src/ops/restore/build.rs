@@ -10,10 +10,13 @@ use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::dump::{self, Existing, RestoreRequest, Tablespaces};
+use crate::postgres::error::Error;
+use crate::postgres::event_triggers::Silence;
 use crate::postgres::identifier::{quote_identifier, quote_literal};
 use crate::postgres::programs::Installation;
 use crate::postgres::session::Session;
 use crate::postgres::settings::sets_the_comment;
+use crate::postgres::statistics;
 
 use super::load::{self, Load};
 use super::marker::Marker;
@@ -62,6 +65,14 @@ impl Powers {
         match self {
             Self::Superuser => "SET session_replication_role = replica",
             Self::Ordinary => "SELECT 1",
+        }
+    }
+
+    /// How the event triggers that are there now are kept from firing in a statement.
+    pub(super) async fn silence(self, session: &Session) -> Result<Silence, Error> {
+        match self {
+            Self::Superuser => Silence::of(session).await,
+            Self::Ordinary => Ok(Silence::default()),
         }
     }
 }
@@ -193,16 +204,18 @@ pub(in crate::ops) async fn restore(
         }
         session.batch("set sequences and settings", &statement).await?;
     }
+    let silence = destination.powers.silence(&session).await?;
+    let analyze = statistics::analyze_statement(&session).await?;
     // A new connection, under the settings that the database now has: functions in views and indexes may need them.
     let session = Session::connect(&destination.connection, "restore", None).await?;
     session.batch("prepare the connection", THEIR_SETTINGS).await?;
     session
         .batch("prepare the connection", destination.powers.preparation())
         .await?;
-    refresh(&session, &backup.contents).await?;
+    refresh(&session, &silence, &backup.contents).await?;
 
     phases.begin("analyze");
-    session.batch("analyze", "ANALYZE").await?;
+    session.batch("analyze", &analyze).await?;
     Ok(())
 }
 
@@ -302,18 +315,23 @@ async fn large_objects(
     destination: &Destination,
     session: &Session,
 ) -> Result<(), RestoreError> {
+    let silence = destination.powers.silence(session).await?;
     for object in &backup.manifest.large_objects {
         let step = format!("large objects {}", object.key);
         if destination.marker.is_some() && Marker::has(session, &step).await? {
             continue;
         }
         session.batch("begin", "BEGIN").await?;
+        session.batch("silence event triggers", &silence.before).await?;
         for statement in source::statements(&context.repository, object).await? {
             session.batch("restore the large objects", &statement).await?;
         }
         if destination.marker.is_some() {
             Marker::note(session, &step).await?;
         }
+        session
+            .batch("give event triggers their voice back", &silence.after)
+            .await?;
         session.batch("commit", "COMMIT").await?;
     }
     Ok(())
@@ -321,7 +339,7 @@ async fn large_objects(
 
 /// Refreshes the materialised views that were populated. One that reads another has to wait for it: so it goes in
 /// rounds, and ends when a round brings nothing new.
-async fn refresh(session: &Session, contents: &Contents) -> Result<(), RestoreError> {
+async fn refresh(session: &Session, silence: &Silence, contents: &Contents) -> Result<(), RestoreError> {
     let mut left: Vec<String> = contents
         .materialized_views
         .iter()
@@ -335,7 +353,7 @@ async fn refresh(session: &Session, contents: &Contents) -> Result<(), RestoreEr
             match session
                 .batch(
                     &format!("refresh {name}"),
-                    &format!("REFRESH MATERIALIZED VIEW {name}"),
+                    &silence.around(&format!("REFRESH MATERIALIZED VIEW {name}")),
                 )
                 .await
             {

@@ -11,6 +11,8 @@ use crate::postgres::error::Error;
 use crate::postgres::identifier::quote_literal;
 use crate::postgres::session::Session;
 
+use super::build::Powers;
+
 /// The schema's name; reserved, so that nobody's schema is taken for it.
 pub(super) const SCHEMA: &str = "ernstfall_restore";
 
@@ -80,13 +82,11 @@ impl Marker {
         session.batch("make the marker", &sql).await
     }
 
-    pub(super) async fn remove(session: &Session) -> Result<(), Error> {
-        session
-            .batch(
-                "remove the marker",
-                &format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"),
-            )
-            .await
+    /// Removes the marker. Event triggers of the backup are there by then, and may refuse that anything is dropped.
+    pub(super) async fn remove(session: &Session, powers: Powers) -> Result<(), Error> {
+        let silence = powers.silence(session).await?;
+        let statement = silence.around(&format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"));
+        session.batch("remove the marker", &statement).await
     }
 
     /// Whether a step is done.

@@ -298,7 +298,8 @@ async fn perform(
     phases.begin("roles");
     build::roles(context, &prepared.backup, &prepared.session).await?;
     build::restore(context, &prepared.backup, &prepared.destination, phases).await?;
-    Marker::remove(&Session::connect(to, "restore", None).await?).await?;
+    let session = Session::connect(to, "restore", None).await?;
+    Marker::remove(&session, prepared.destination.powers).await?;
 
     phases.begin("verify");
     let copy = Copy {
@@ -330,7 +331,7 @@ async fn mark(options: &Options, prepared: &Prepared) -> Result<(), RestoreError
         destination::empty(session).await?;
     }
     if options.broken == Broken::StartOver {
-        Marker::remove(session).await?;
+        Marker::remove(session, prepared.destination.powers).await?;
         Marker::create(session, &prepared.backup.manifest.id).await?;
     }
     Ok(())

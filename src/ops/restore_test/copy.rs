@@ -41,6 +41,11 @@ pub(super) fn scratch_settings(
     settings.user = target.scratch_user.clone();
     settings.run = run_id.to_owned();
     settings.preload = lacks::preloads(&backup.contents);
+    // Its extension can be made in this database only.
+    if settings.preload.iter().any(|library| library == "pg_cron") {
+        let name = database_name(backup).to_owned();
+        settings.settings.push(("cron.database_name".to_owned(), name));
+    }
     Ok(settings)
 }
 
@@ -99,13 +104,12 @@ pub(super) fn destination(
     work_directory: &WorkDirectory,
 ) -> Result<Destination, RestoreError> {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
-    let name = database_name(backup);
     let dsn = format!(
         "host={} port={} user={} dbname={} sslmode=disable",
         quoted(&embedded.socket_directory().to_string_lossy()),
         embedded.port(),
         quoted(embedded.superuser()),
-        quoted(name),
+        quoted(database_name(backup)),
     );
     let connection = ConnectionSettings::resolve(&dsn, &Environment::default())
         .map_err(|error| RestoreError::Refused(error.to_string()))?;

@@ -98,7 +98,7 @@ impl Database {
     pub(crate) fn dump_schema(&self) -> String {
         let mut command = Command::new(self.programs.path("pg_dump"));
         command
-            .args(["--schema-only", "--dbname", &self.socket_url()])
+            .args(["--schema-only", "--encoding=UTF8", "--dbname", &self.socket_url()])
             .env("LC_ALL", "C");
         let is_noise = |line: &str| line.is_empty() || line.starts_with("--") || line.contains("restrict ");
         let dump = run_or_panic(&mut command);
