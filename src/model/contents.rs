@@ -19,6 +19,7 @@ pub struct Contents {
     pub large_objects: LargeObjects,
     pub roles: Vec<String>,
     pub extensions: Vec<Extension>,
+    /// Without those that read foreign tables: a copy must not reach them, so they are not refreshed in it.
     pub materialized_views: Vec<MaterializedView>,
     /// Tablespaces that relations of the database lie in, or the database itself; not the built-in ones.
     #[serde(default)]
@@ -230,6 +231,7 @@ pub struct Extension {
 pub struct MaterializedView {
     pub schema: String,
     pub name: String,
+    /// It is refreshed in a copy.
     pub populated: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Which tables, sequences and views a database holds, as the catalogue shows them to one session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::contents::Column;
 
@@ -33,6 +33,8 @@ pub struct Relation {
     /// The table's access method is `heap`: only there do ctid ranges mean what we need.
     pub heap: bool,
     pub populated: bool,
+    /// A materialised view that cannot be refreshed without other servers; found by `mark_remote_views`.
+    pub remote: bool,
     /// Bytes of the table with its TOAST, without indexes; 0 until it is measured.
     pub size_bytes: u64,
     /// Pages of the main fork; 0 until it is measured.
@@ -111,6 +113,7 @@ pub async fn list(session: &Session) -> Result<Vec<Relation>, Error> {
         filenode_now: row.get(6),
         heap: row.get(7),
         populated: row.get(8),
+        remote: false,
         size_bytes: 0,
         pages: 0,
         readable: row.get(9),
@@ -136,6 +139,29 @@ pub async fn measure(session: &Session, tables: impl Iterator<Item = &mut Relati
             table.size_bytes = u64::try_from(row.get::<_, i64>(1)).unwrap_or(0);
             table.pages = u32::try_from(row.get::<_, i64>(2)).unwrap_or(u32::MAX);
         }
+    }
+    Ok(())
+}
+
+/// Marks the materialised views that read foreign tables, themselves or through other views.
+pub async fn mark_remote_views(session: &Session, relations: &mut [Relation]) -> Result<(), Error> {
+    let sql = "WITH RECURSIVE remote(oid) AS (
+                   SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'f'
+                   UNION
+                   SELECT reader.oid FROM remote CROSS JOIN LATERAL (
+                          SELECT r.ev_class FROM pg_catalog.pg_depend d
+                            JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.rulename = '_RETURN'
+                           WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = remote.oid
+                          UNION ALL
+                          SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = remote.oid) AS reader(oid))
+               SELECT oid FROM remote";
+    let rows = session
+        .select("look for views of foreign tables", sql, &[])
+        .await?;
+    let remote: BTreeSet<u32> = rows.iter().map(|row| row.get(0)).collect();
+    for relation in relations {
+        relation.remote = relation.kind == RelationKind::MaterializedView && remote.contains(&relation.oid);
     }
     Ok(())
 }

@@ -109,6 +109,7 @@ pub async fn export<F: Future<Output = ()>>(
     let mut relations = relations::list(&session).await?;
     let with_rows = relations.iter_mut().filter(|r| r.has_rows() && wanted(r));
     relations::measure(&session, with_rows).await?;
+    relations::mark_remote_views(&session, &mut relations).await?;
     let oids: Vec<u32> = relations.iter().filter(|r| r.lockable()).map(|r| r.oid).collect();
     let columns = relations::columns(&session, &oids).await?;
     let partitions = partitions::list(&session).await?;

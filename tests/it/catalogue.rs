@@ -75,7 +75,7 @@ fn states_that_a_dump_does_not_show_make_the_backup_bad_one_line_for_each_object
             "index public.orders_by_customer: valid; in tablespace of the database / missing",
             "constraint orders_customer_fkey on public.orders: valid / not valid",
             "index public.customers_pkey: clustered / nothing more",
-            "materialized view public.totals: nothing more / not populated",
+            "materialized view public.totals: populated / not populated",
             "event trigger watch: enabled on ddl_command_end / disabled on ddl_command_end",
             "rule quiet on public.audit: enabled / disabled",
             "policy own on public.customers: to clerk / to PUBLIC",

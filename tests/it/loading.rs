@@ -260,3 +260,37 @@ fn what_no_backup_can_hold_is_named() {
     let restored = shop.restore_test().expect_code(0).json();
     assert_eq!(restored["verification"]["not_covered"], record["not_covered"]);
 }
+
+#[test]
+fn a_materialised_view_over_a_foreign_table_is_left_empty_and_named() {
+    let shop = Shop::empty();
+    let (socket, port) = (
+        shop.cluster.socket_directory().display().to_string(),
+        shop.cluster.port(),
+    );
+    shop.database.execute(&format!(
+        "create extension postgres_fdw; create table here (id int); insert into here values (1), (2);
+         create server self foreign data wrapper postgres_fdw options (host '{socket}', port '{port}', dbname '{name}');
+         create user mapping for current_user server self options (user 'postgres');
+         create foreign table there (id int) server self options (table_name 'here');
+         create view over as select id from there;
+         create materialized view cached as select id from over;
+         create materialized view cached_again as select id from cached;
+         create materialized view own as select id from here;
+         refresh materialized view cached; refresh materialized view cached_again; refresh materialized view own",
+        name = shop.database.name(),
+    ));
+    let record = passes(&shop);
+    let named = |kind| {
+        let entries = record["verification"]["not_covered"].as_array().unwrap().iter();
+        let names = entries
+            .filter(|entry| entry["kind"] == kind)
+            .map(|entry| entry["name"].as_str().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(named("foreign table rows"), ["public.there"]);
+    assert_eq!(
+        named("materialized view rows"),
+        ["public.cached", "public.cached_again"]
+    );
+}

@@ -237,6 +237,14 @@ fn left_out(target: &Target, relation: &Relation, abilities: &Abilities) -> Opti
         RelationKind::Sequence if relation.unlogged && abilities.standby => {
             return because("sequence", "it is unlogged, and the source is a standby");
         }
+        RelationKind::MaterializedView if relation.remote && relation.populated => {
+            return Some(NotCovered {
+                kind: "materialized view rows".to_owned(),
+                name,
+                reason: "it reads foreign tables, which a copy must not reach: refresh it after a recovery"
+                    .to_owned(),
+            });
+        }
         RelationKind::Table => {}
         _ => return None,
     }

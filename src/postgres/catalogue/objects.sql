@@ -14,7 +14,6 @@ SELECT o.oid,
            CASE WHEN o.relforcerowsecurity THEN 'row security forced' END,
            CASE o.relreplident WHEN 'n' THEN 'replica identity nothing' WHEN 'f' THEN 'replica identity full'
                 WHEN 'i' THEN 'replica identity by index' END,
-           CASE WHEN o.relkind = 'm' AND NOT o.relispopulated THEN 'not populated' END,
            'in tablespace ' || coalesce((SELECT spcname FROM pg_tablespace WHERE oid = o.reltablespace), 'of the database'),
            'options ' || (SELECT string_agg(x, ', ' ORDER BY x COLLATE "C") FROM unnest(o.reloptions) AS x)),
        -- A sequence of a column belongs to the column's table.
