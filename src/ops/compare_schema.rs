@@ -24,6 +24,7 @@ pub(super) async fn compare_schema(
     let connection = destination.connection.for_child(&destination.directory)?;
     let session = Session::connect(&destination.connection, "verify", None).await?;
     let server_version_num = session.server_version_num();
+    let options = dump::options(&session).await?;
     session.close().await;
     let request = DumpRequest {
         installation: &destination.installation,
@@ -32,6 +33,7 @@ pub(super) async fn compare_schema(
         snapshot_name: None,
         application: "ernstfall pg_dump",
         lock_timeout: LOCK_TIMEOUT,
+        options,
         exclude: Vec::new(),
     };
     let program = |error| RestoreError::Program {

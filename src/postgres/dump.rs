@@ -11,6 +11,7 @@ use crate::model::contents::NotCovered;
 use super::child::ChildConnection;
 use super::error::{Error, ErrorKind};
 use super::programs::Installation;
+use super::session::Session;
 
 /// A schema archive in pg_dump's custom format, without compression.
 pub struct SchemaArchive {
@@ -29,6 +30,8 @@ pub struct DumpRequest<'a> {
     pub application: &'a str,
     /// How long pg_dump may wait for a lock; without it, it waits for ever behind a queued ALTER TABLE.
     pub lock_timeout: Duration,
+    /// Settings for its session (`PGOPTIONS`), as `options` finds them necessary.
+    pub options: String,
     /// Whole tables left out, by schema and name.
     pub exclude: Vec<(String, String)>,
 }
@@ -58,6 +61,12 @@ pub async fn schema(request: &DumpRequest<'_>) -> Result<SchemaArchive, Error> {
         command.arg(format!("--exclude-table={}", pattern(schema, name)));
     }
     request.connection.apply(&mut command);
+    if !request.options.is_empty() {
+        command.env(
+            "PGOPTIONS",
+            with_own_options(request.connection, &request.options),
+        );
+    }
     command.env("PGAPPNAME", request.application);
     // Moments in partition bounds and defaults are written in the session's zone: the same for source and copy.
     command.env("PGTZ", "UTC");
@@ -67,6 +76,32 @@ pub async fn schema(request: &DumpRequest<'_>) -> Result<SchemaArchive, Error> {
         bytes: output.0,
         not_covered,
     })
+}
+
+/// Our settings behind those that the connection has of its own.
+fn with_own_options(connection: &ChildConnection, options: &str) -> String {
+    let own = connection.variables().find(|(name, _)| *name == "PGOPTIONS");
+    let own = own.map(|(_, value)| value.to_string_lossy().into_owned());
+    format!("{} {options}", own.unwrap_or_default())
+}
+
+/// The settings that pg_dump leaves as it finds them although its text depends on them, where a new session would find
+/// others. Only those: a pooler may refuse a connection that brings settings along.
+pub async fn options(session: &Session) -> Result<String, Error> {
+    let sql = "SELECT s.name, s.wanted
+                 FROM (VALUES ('quote_all_identifiers', 'off'), ('bytea_output', 'hex'), ('lc_monetary', 'C'))
+                      AS s(name, wanted)
+                 JOIN pg_catalog.pg_settings g ON g.name = s.name AND g.reset_val <> s.wanted
+                WHERE s.name <> 'lc_monetary' OR EXISTS (
+                      SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+                       WHERE a.atttypid IN ('pg_catalog.money'::pg_catalog.regtype, 'pg_catalog.money[]'::pg_catalog.regtype)
+                         AND c.relkind <> 'i' AND a.attnum > 0)";
+    let rows = session
+        .select("read the settings of a new session", sql, &[])
+        .await?;
+    let option =
+        |row: &tokio_postgres::Row| format!("-c {}={}", row.get::<_, &str>(0), row.get::<_, &str>(1));
+    Ok(rows.iter().map(option).collect::<Vec<_>>().join(" "))
 }
 
 /// A pg_dump pattern that means just this name: inside quotes nothing is special but the quote.
@@ -210,15 +245,7 @@ pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> 
     }
     command.arg(request.archive);
     request.connection.apply(&mut command);
-    // The connection may have options of its own.
-    let own = request
-        .connection
-        .variables()
-        .find(|(name, _)| *name == "PGOPTIONS");
-    let own = own
-        .map(|(_, value)| value.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    command.env("PGOPTIONS", format!("{own} {}", request.options));
+    command.env("PGOPTIONS", with_own_options(request.connection, request.options));
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -355,12 +355,8 @@ fn settings_of_the_role_that_are_hostile_change_nothing() {
     let shop = shop_with(&[TABLES, VALUES, EVIL]);
     shop.database
         .execute("create role operator superuser login password 'till'; alter schema evil owner to operator");
-    // How names are quoted is not among them: pg_dump writes the source's definitions by it, and a copy has no such role.
-    let settings = HOSTILE.replace("database %", "role operator");
-    let settings = settings
-        .lines()
-        .filter(|line| !line.contains("quote_all_identifiers"));
-    shop.database.execute(&settings.collect::<Vec<_>>().join("\n"));
+    shop.database
+        .execute(&HOSTILE.replace("database %", "role operator"));
     let ernstfall = Ernstfall::new(&shop.directory).target("shop", &shop.database.url_as("operator", "till"));
     proves_with(&shop, &ernstfall);
 }
@@ -373,6 +369,9 @@ fn settings_of_the_server_that_change_how_definitions_are_written_change_nothing
         .setting("DateStyle", "German")
         .setting("IntervalStyle", "iso_8601")
         .setting("extra_float_digits", "-3")
+        .setting("bytea_output", "escape")
+        .setting("quote_all_identifiers", "on")
+        .setting("lc_monetary", "de_DE.UTF-8")
         .setting("xmloption", "document");
     let shop = Shop::on(cluster.start());
     shop.database.execute(

@@ -268,9 +268,12 @@ fn a_materialised_view_over_a_foreign_table_is_left_empty_and_named() {
         shop.cluster.socket_directory().display().to_string(),
         shop.cluster.port(),
     );
+    // Committed first: the foreign server is another session.
+    shop.database.execute(
+        "create extension postgres_fdw; create table here (id int); insert into here values (1), (2)",
+    );
     shop.database.execute(&format!(
-        "create extension postgres_fdw; create table here (id int); insert into here values (1), (2);
-         create server self foreign data wrapper postgres_fdw options (host '{socket}', port '{port}', dbname '{name}');
+        "create server self foreign data wrapper postgres_fdw options (host '{socket}', port '{port}', dbname '{name}');
          create user mapping for current_user server self options (user 'postgres');
          create foreign table there (id int) server self options (table_name 'here');
          create view over as select id from there;

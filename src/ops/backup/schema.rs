@@ -80,6 +80,7 @@ async fn dump_schema(
         snapshot_name: Some(&exporter.snapshot_name),
         application: &application,
         lock_timeout: target.lock_timeout,
+        options: dump::options(&exporter.session).await?,
         exclude: exclude.collect(),
     };
     let dumped = tokio::select! {

@@ -52,10 +52,10 @@ impl Powers {
     fn options(self) -> &'static str {
         match self {
             Self::Superuser => {
-                "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c session_replication_role=replica -c client_min_messages=warning"
+                "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c lc_monetary=C -c session_replication_role=replica -c client_min_messages=warning"
             }
             Self::Ordinary => {
-                "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c client_min_messages=warning"
+                "-c default_transaction_read_only=off -c statement_timeout=0 -c lock_timeout=0 -c lc_monetary=C -c client_min_messages=warning"
             }
         }
     }
