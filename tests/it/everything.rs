@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use crate::restore::broken;
 use crate::shop::{Shop, mismatches};
 use crate::support::cluster::Cluster;
 use crate::support::database::{Database, Session};
@@ -282,6 +283,21 @@ fn everything_in_one_database_comes_back() {
     // Its event triggers would refuse the others.
     shop.database.execute(CODE);
     proves(&shop);
+}
+
+#[test]
+fn a_restore_of_everything_that_broke_starts_over_in_a_database_that_it_has_emptied() {
+    let shop = shop_with(&[TABLES, OBJECTS, RIGHTS, NAMES]);
+    shop.ernstfall().run(["backup", "shop"]).expect_code(0);
+    let other = Cluster::builder().setting("max_connections", "60").start();
+    let restored = other.database("shop");
+    broken(&shop, &restored, "restore-finish");
+    shop.ernstfall()
+        .run(["restore", "shop", "--to", &restored.socket_url(), "--start-over"])
+        .expect_code(0);
+    assert_same("schema", &schema(&shop.database), &schema(&restored));
+    assert_same("content", &content(&shop.database), &content(&restored));
+    assert_same("catalogue", &catalogue(&shop.database), &catalogue(&restored));
 }
 
 /// Settings that change what is read, written or allowed. `%` stands for the database's name.

@@ -402,7 +402,7 @@ fn large_shop() -> Shop {
 }
 
 /// Breaks a restore off at a fault point. What it had noted as loaded by then is returned.
-fn broken(shop: &Shop, to: &Database, point: &str) -> String {
+pub(crate) fn broken(shop: &Shop, to: &Database, point: &str) -> String {
     let mut running = shop
         .ernstfall()
         .pause_at(point)

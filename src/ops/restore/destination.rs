@@ -97,12 +97,25 @@ pub(super) async fn user_objects(session: &Session) -> Result<Option<String>, Er
     Ok(Some(format!("{}{more}", named.join(", "))))
 }
 
-/// Statements that remove everything which is not the system's or the platform's, the marker excepted.
+/// Queries for statements that remove everything which is not the system's or the platform's, the marker excepted.
+///
+/// Schemas go before extensions: dropping an extension under a table that uses it makes the server stumble over indexes
+/// with options of the extension's operator classes.
 const EMPTYING: &[&str] = &[
     "SELECT 'DROP EVENT TRIGGER ' || quote_ident(evtname) || ' CASCADE' FROM pg_catalog.pg_event_trigger e
       JOIN pg_catalog.pg_roles r ON r.oid = e.evtowner WHERE NOT r.rolname::text = ANY ($1)",
     "SELECT 'DROP PUBLICATION ' || quote_ident(pubname) || ' CASCADE' FROM pg_catalog.pg_publication p
       JOIN pg_catalog.pg_roles r ON r.oid = p.pubowner WHERE NOT r.rolname::text = ANY ($1)",
+    // Ours arrived disabled: the publisher's slot is not ours to drop. The server forgets to drop the comment.
+    "SELECT pg_catalog.format('COMMENT ON SUBSCRIPTION %1$I IS NULL; ALTER SUBSCRIPTION %1$I DISABLE; ALTER SUBSCRIPTION %1$I SET (slot_name = NONE);
+                               DROP SUBSCRIPTION %1$I', subname)
+       FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_roles r ON r.oid = s.subowner
+      WHERE NOT r.rolname::text = ANY ($1)
+        AND subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+    "SELECT 'DROP SCHEMA ' || quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace n
+      JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
+     WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'ernstfall_restore')
+       AND NOT r.rolname::text = ANY ($1)",
     "SELECT 'DROP EXTENSION ' || quote_ident(extname) || ' CASCADE' FROM pg_catalog.pg_extension e
       JOIN pg_catalog.pg_roles r ON r.oid = e.extowner
      WHERE extname <> 'plpgsql' AND NOT r.rolname::text = ANY ($1)
@@ -118,10 +131,28 @@ const EMPTYING: &[&str] = &[
       WHERE NOT r.rolname::text = ANY ($1) AND NOT EXISTS (
             SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = f.oid
                AND d.classid = 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass)",
-    "SELECT 'DROP SCHEMA ' || quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace n
-      JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
-     WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'ernstfall_restore')
-       AND NOT r.rolname::text = ANY ($1)",
+    "SELECT 'DROP LANGUAGE ' || quote_ident(lanname) || ' CASCADE' FROM pg_catalog.pg_language l
+      JOIN pg_catalog.pg_roles r ON r.oid = l.lanowner
+     WHERE l.oid >= 16384 AND NOT r.rolname::text = ANY ($1) AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = l.oid
+               AND d.classid = 'pg_catalog.pg_language'::pg_catalog.regclass)",
+    "SELECT 'DROP ACCESS METHOD ' || quote_ident(amname) || ' CASCADE' FROM pg_catalog.pg_am a
+      WHERE oid >= 16384 AND $1::text[] IS NOT NULL AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = a.oid
+               AND d.classid = 'pg_catalog.pg_am'::pg_catalog.regclass)",
+    // Back to the built-in ones, which the server then forgets.
+    "SELECT pg_catalog.format('ALTER DEFAULT PRIVILEGES FOR ROLE %1$I REVOKE ALL ON %2$s FROM PUBLIC, %3$s;
+                               ALTER DEFAULT PRIVILEGES FOR ROLE %1$I GRANT ALL ON %2$s TO %1$I%4$s',
+                r.rolname, o.objects,
+                (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(g.rolname), ', ') FROM pg_catalog.pg_roles g
+                  WHERE g.oid = r.oid OR g.oid IN (SELECT grantee FROM pg_catalog.aclexplode(d.defaclacl))),
+                CASE WHEN o.to_all IS NOT NULL THEN pg_catalog.format(
+                    '; ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO PUBLIC', r.rolname, o.to_all, o.objects) END)
+       FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_roles r ON r.oid = d.defaclrole
+       JOIN (VALUES ('r', 'TABLES', NULL), ('S', 'SEQUENCES', NULL), ('f', 'FUNCTIONS', 'EXECUTE'),
+                    ('T', 'TYPES', 'USAGE'), ('n', 'SCHEMAS', NULL)) AS o(kind, objects, to_all)
+         ON o.kind = d.defaclobjtype::text
+      WHERE d.defaclnamespace = 0 AND NOT r.rolname::text = ANY ($1)",
     "SELECT 'SELECT pg_catalog.lo_unlink(' || oid || ')' FROM pg_catalog.pg_largeobject_metadata
       WHERE $1::text[] IS NOT NULL",
 ];

@@ -58,6 +58,8 @@ pub enum RestoreError {
         loaded: u64,
         expected: u64,
     },
+    #[error("remove what a broken restore left: {0}")]
+    Emptying(Box<PostgresError>),
     #[error("materialised views could not be refreshed: {0}")]
     Refresh(String),
     /// The view's owner may not read what it shows.

@@ -328,7 +328,9 @@ async fn mark(options: &Options, prepared: &Prepared) -> Result<(), RestoreError
     }
     // The schema is not restored in one transaction: half of it is of no use.
     if options.broken == Broken::StartOver || !Marker::has(session, build::PRE_DATA).await? {
-        destination::empty(session).await?;
+        // Whatever stands in the way of removing, it says nothing of the backup.
+        let emptied = destination::empty(session).await;
+        emptied.map_err(|error| RestoreError::Emptying(Box::new(error)))?;
     }
     if options.broken == Broken::StartOver {
         Marker::remove(session, prepared.destination.powers).await?;
