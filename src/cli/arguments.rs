@@ -52,7 +52,7 @@ pub(super) enum Command {
     Backup(Backup),
     /// Restore backups into scratch, compare and measure them, remove the copy
     RestoreTest(RestoreTest),
-    /// Recover for real, into an empty database of a running server
+    /// Recover for real: everything into an empty database, or some tables into a schema of their own
     Restore(Restore),
     /// Objectives and actuals at a glance
     Status(Targets),
@@ -131,7 +131,8 @@ pub(super) struct RestoreTest {
 #[derive(Args, Debug)]
 pub(super) struct Restore {
     pub(super) target: TargetName,
-    /// Connection string of the empty database (without a password: use PGPASSWORD or a password file)
+    /// Connection string of the database: an empty one, or with --table any (without a password: use PGPASSWORD or a
+    /// password file)
     #[arg(long, value_name = "URL")]
     pub(super) to: String,
     /// Which backup [default: the newest]
@@ -146,8 +147,19 @@ pub(super) struct Restore {
     /// Remove what a broken restore left, and begin anew
     #[arg(long)]
     pub(super) start_over: bool,
+    /// Only these tables, beside what the database holds: `schema.table`, or `table` where one schema only has it; `*`
+    /// stands for any characters
+    ///
+    /// They come back as tables of their own in the schema that --into-schema makes, with their rows, columns, primary
+    /// keys, unique and exclusion constraints and indexes, and are proven equal to what the backup holds. Nothing else
+    /// in the database is touched. Names with odd characters can be written as in SQL: "a.b"."c".
+    #[arg(long = "table", value_name = "TABLE", requires = "into_schema")]
+    pub(super) tables: Vec<String>,
+    /// The schema to make for --table; there must be none of that name
+    #[arg(long, value_name = "SCHEMA", requires = "tables")]
+    pub(super) into_schema: Option<String>,
     /// Everything into the database's own tablespace, where the server lacks those of the source
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tables")]
     pub(super) no_tablespaces: bool,
     /// Connections that load at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]

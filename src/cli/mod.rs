@@ -12,6 +12,7 @@ mod man;
 mod print;
 mod progress;
 mod restore;
+mod restore_tables;
 mod restore_test;
 mod setup;
 mod signals;

@@ -3,12 +3,12 @@
 use anyhow::anyhow;
 
 use crate::model::record::{Outcome, RestoreRecord, Verdict};
-use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError, Tablespaces};
+use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError, TablesOptions, Tablespaces};
 
 use super::arguments::{Global, Restore};
 use super::exit::{Exit, Failure};
 use super::setup::Setup;
-use super::{print, progress};
+use super::{print, progress, restore_tables};
 
 pub(super) async fn run(global: &Global, options: &Restore) -> Result<Exit, Failure> {
     let setup = Setup::load(global)?;
@@ -23,13 +23,24 @@ pub(super) async fn run(global: &Global, options: &Restore) -> Result<Exit, Fail
         (None, Some(time)) => Choice::Before(time),
         (None, None) => Choice::Newest,
     };
+    let broken = if options.start_over {
+        Broken::StartOver
+    } else {
+        Broken::Continue
+    };
+    if let Some(schema) = &options.into_schema {
+        let wanted = TablesOptions {
+            choice,
+            broken,
+            jobs: options.jobs as usize,
+            tables: options.tables.clone(),
+            schema: schema.clone(),
+        };
+        return restore_tables::run(global, &setup, options, &to, &wanted).await;
+    }
     let wanted = Options {
         choice,
-        broken: if options.start_over {
-            Broken::StartOver
-        } else {
-            Broken::Continue
-        },
+        broken,
         jobs: options.jobs as usize,
         tablespaces: if options.no_tablespaces {
             Tablespaces::OfTheDatabase
@@ -54,14 +65,14 @@ pub(super) async fn run(global: &Global, options: &Restore) -> Result<Exit, Fail
     Ok(setup.signals.exit().unwrap_or_else(|| exit_of(record.verdict)))
 }
 
-fn failure(error: RestoreError) -> Failure {
+pub(super) fn failure(error: RestoreError) -> Failure {
     Failure {
         exit: exit_of(error.verdict()),
         error: error.into(),
     }
 }
 
-fn exit_of(verdict: Verdict) -> Exit {
+pub(super) fn exit_of(verdict: Verdict) -> Exit {
     match verdict {
         Verdict::Passed => Exit::Done,
         Verdict::Failed => Exit::BadBackup,
@@ -95,7 +106,7 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn show(global: &Global, record: &RestoreRecord) -> Result<(), Failure> {
+pub(super) fn show(global: &Global, record: &RestoreRecord) -> Result<(), Failure> {
     if global.json {
         return print::json(record).map_err(Failure::operation);
     }

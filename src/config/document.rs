@@ -15,8 +15,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Faults, syntax_fault};
-use super::suggestion::nearest;
 use crate::model::human_duration::HumanDuration;
+use crate::model::suggestion::nearest;
 
 /// Parses the text and hands its root to `walk`. Ok: what `walk` made, and the paths of the keys present.
 pub(super) fn read<T>(

@@ -9,7 +9,6 @@ mod fault;
 mod secret_source;
 mod service;
 mod storage;
-mod suggestion;
 mod target;
 mod template;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Pure values and rules. No input or output, no clock, no async: time is an argument.
 
+pub mod archive_text;
 pub mod backup_id;
 pub mod byte_size;
 pub mod check;
@@ -16,6 +17,7 @@ pub(crate) mod samples;
 pub mod schedule;
 pub mod schema_text;
 pub mod secret;
+pub mod suggestion;
 pub mod target_name;
 pub mod time_zone;
 pub mod verification;

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
-use crate::model::contents::NotCovered;
+use crate::model::contents::{NotCovered, TableName};
 use crate::model::manifest::{RecoveryPoint, Totals};
 use crate::model::target_name::TargetName;
 use crate::model::verification::{Finding, Verification};
@@ -242,7 +242,32 @@ pub struct RestoreRecord {
     pub started_at: DateTime<Utc>,
     pub finished_at: DateTime<Utc>,
     pub phases: Vec<Phase>,
+    /// Where only some tables were brought back: which, and into which schema; `null` for a whole database.
+    #[serde(default)]
+    pub tables: Option<RestoredTables>,
     pub verification: Option<Verification>,
+}
+
+/// Tables that were brought back beside others, in a schema of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredTables {
+    pub schema: String,
+    pub tables: Vec<RestoredTable>,
+    /// Partitioned tables, each as a view over its partitions.
+    pub views: Vec<TableName>,
+    /// What belongs to these tables and was not brought, by name and with the reason.
+    pub not_restored: Vec<NotCovered>,
+}
+
+/// One of them; it is called `name` in its new schema as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoredTable {
+    /// In the backup.
+    pub schema: String,
+    pub name: String,
+    pub rows: u64,
+    /// COPY text.
+    pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::model::backup_id::BackupId;
+use crate::model::contents::Contents;
 use crate::model::manifest::{FORMAT, Manifest, Object, RecoveryPoint, RecoveryPointBasis, Totals, Versions};
 use crate::model::target_name::TargetName;
 
@@ -57,4 +58,26 @@ pub(crate) fn manifest(number: i64) -> Manifest {
         totals: Totals::default(),
         source_counted: false,
     }
+}
+
+/// What is in a backup of one table, `public.t`, with one column.
+pub(crate) fn contents() -> Contents {
+    let fingerprint = serde_json::json!({"rows": 1, "bytes": 2, "hash": "0".repeat(32)});
+    serde_json::from_value(serde_json::json!({
+        "format": FORMAT,
+        "database": {
+            "name": "shop", "owner": "o", "bootstrap_role": "postgres", "encoding": "UTF8",
+            "locale_provider": "libc", "collate": "C", "ctype": "C", "locale": null, "icu_rules": null,
+            "collation_version": null, "server_version": "17.1", "server_version_num": 170_001,
+            "shared_preload_libraries": "", "size_bytes": 1, "settings": [], "grants": null, "comment": null
+        },
+        "tables": [{
+            "schema": "public", "name": "t", "columns": [{"name": "id", "type": "integer", "not_null": true}],
+            "generated_columns": [], "fingerprint": fingerprint, "load": "before_indexes", "condition": null
+        }],
+        "chunks": [], "sequences": [],
+        "large_objects": {"count": 0, "bytes": 0, "fingerprint": fingerprint, "objects": []},
+        "roles": [], "extensions": [], "materialized_views": [], "not_covered": []
+    }))
+    .unwrap()
 }

@@ -279,6 +279,12 @@ pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> 
 
 /// The archive as SQL text, to be compared with another one's.
 pub async fn as_sql(installation: &Installation, archive: &Path) -> Result<String, Error> {
+    let sql = as_sql_bytes(installation, archive).await?;
+    Ok(String::from_utf8_lossy(&sql).into_owned())
+}
+
+/// The archive as SQL, in the encoding that it names itself (`SET client_encoding = …`).
+pub async fn as_sql_bytes(installation: &Installation, archive: &Path) -> Result<Vec<u8>, Error> {
     let mut command = Command::new(installation.directory.join("pg_restore"));
     command.arg("--file=-").arg(archive).env("LC_ALL", "C");
     command
@@ -292,7 +298,7 @@ pub async fn as_sql(installation: &Installation, archive: &Path) -> Result<Strin
         .await
         .map_err(|source| Error::program("pg_restore", &on, &source))?;
     if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(output.stdout)
     } else {
         let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         let hint = "the archive may be damaged: restore-test the backup";

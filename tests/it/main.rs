@@ -21,6 +21,7 @@ mod kill;
 mod loading;
 mod recovery_by_hand;
 mod restore;
+mod restore_table;
 mod restore_test;
 mod server_scratch;
 mod shop;

@@ -1,6 +1,5 @@
 //! `restore --to`: the real thing, into databases of running servers; broken off in each phase, and continued.
 
-use std::fs;
 use std::os::unix::fs::symlink;
 
 use serde_json::Value;
@@ -8,7 +7,6 @@ use serde_json::Value;
 use crate::shop::{Shop, content, wait_for};
 use crate::support::cluster::Cluster;
 use crate::support::database::Database;
-use crate::support::directory::TestDir;
 
 /// Both hold the same, by other means than the product's own comparison.
 #[track_caller]
@@ -328,15 +326,7 @@ fn what_the_destination_lacks_is_said_at_once_before_anything_is_touched() {
         contents["database"]["server_version"] = "16.1".into();
     });
     // Programs that say they are new enough for such a source.
-    let programs = TestDir::new("programs");
-    for program in ["pg_dump", "pg_restore"] {
-        let real = shop.cluster.programs().path(program).display().to_string();
-        let script = format!(
-            "#!/bin/sh\n[ \"$1\" = --version ] && echo '{program} (PostgreSQL) 16.1' && exit\nexec {real} \"$@\"\n"
-        );
-        let path = programs.write(program, script);
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    }
+    let programs = shop.programs_that_say("16.1");
     symlink("/bin/true", programs.join("psql")).unwrap();
     shop.cluster
         .maintenance()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -109,6 +109,27 @@ impl Shop {
         self.directory
             .join("repository")
             .join(object["key"].as_str().unwrap())
+    }
+
+    /// What a backup says is in it.
+    pub(crate) fn contents(&self, id: &str) -> Value {
+        let file = self.object_file(&self.manifest(id)["contents"]);
+        let text = zstd::decode_all(fs::read(file).unwrap().as_slice()).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    /// pg_dump and pg_restore that say they are of another version than they are.
+    pub(crate) fn programs_that_say(&self, version: &str) -> TestDir {
+        let programs = TestDir::new("programs");
+        for program in ["pg_dump", "pg_restore"] {
+            let real = self.cluster.programs().path(program).display().to_string();
+            let script = format!(
+                "#!/bin/sh\n[ \"$1\" = --version ] && echo '{program} (PostgreSQL) {version}' && exit\nexec {real} \"$@\"\n"
+            );
+            let path = programs.write(program, script);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        programs
     }
 
     /// Rewrites a backup's contents, as another machine could have written them: sizes and hashes stay right.

@@ -303,6 +303,7 @@ async fn rows(
         contents: Arc::clone(&backup.contents),
         stage,
         preparation: destination.powers.preparation(),
+        into: None,
         marker: destination.marker.clone(),
     };
     load::load(load, &backup.manifest.data, destination.jobs).await

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::model::contents::{Chunk, Contents, LoadStage};
+use crate::model::contents::{Chunk, Contents, LoadStage, Table};
 use crate::model::manifest::Object;
 use crate::ops::context::Progress;
 use crate::ops::fault_point::pause;
@@ -29,8 +29,20 @@ pub(super) struct Load {
     pub(super) stage: LoadStage,
     /// Statements to run once in each connection.
     pub(super) preparation: &'static str,
+    /// Only the rows of these tables of the contents, each into another table; all into their own where it is not given.
+    pub(super) into: Option<BTreeMap<usize, Table>>,
     /// In a real restore: the objects that are in, each noted in the transaction that loaded it.
     pub(super) marker: Option<Marker>,
+}
+
+impl Load {
+    /// The table that takes the rows of one of the contents' tables now; none where they are passed over.
+    fn destination(&self, table: usize) -> Option<&Table> {
+        match &self.into {
+            Some(into) => into.get(&table),
+            None => Some(&self.contents.tables[table]).filter(|table| table.load == self.stage),
+        }
+    }
 }
 
 /// Loads all objects that hold rows of the stage.
@@ -43,11 +55,7 @@ pub(super) async fn load(load: Load, objects: &[Object], jobs: usize) -> Result<
         Some(marker) => marker.loaded_objects(load.stage).await?,
         None => Default::default(),
     };
-    let of_stage = |chunks: &Vec<Chunk>| {
-        chunks
-            .iter()
-            .any(|chunk| load.contents.tables[chunk.table].load == load.stage)
-    };
+    let of_stage = |chunks: &Vec<Chunk>| chunks.iter().any(|chunk| load.destination(chunk.table).is_some());
     let queue: VecDeque<(Object, Vec<Chunk>)> = objects
         .iter()
         .filter(|object| !done.contains(&object.key))
@@ -110,14 +118,13 @@ async fn load_object(
                 )));
             }
         }
-        let wanted = table.load == load.stage;
-        let copy = if wanted {
-            Some(copy_in::begin(session, &statement).await?)
-        } else {
-            None
+        let destination = load.destination(chunk.table);
+        let copy = match destination {
+            Some(into) => Some(copy_in::begin(session, &load_statement(into, quoting)).await?),
+            None => None,
         };
         let loaded = load_rows(load, copy, &mut next_piece).await?;
-        if wanted && loaded != Some(chunk.fingerprint.rows) {
+        if destination.is_some() && loaded != Some(chunk.fingerprint.rows) {
             return Err(RestoreError::RowsLost {
                 table: table.display_name(),
                 loaded: loaded.unwrap_or(0),

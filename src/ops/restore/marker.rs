@@ -19,6 +19,9 @@ pub(super) const SCHEMA: &str = "ernstfall_restore";
 /// "ernr", so that the lock is not mistaken for one of the application's, or of a backup's.
 const ADVISORY_CLASS: i32 = 0x6572_6e72;
 
+/// What is locked where the whole database is restored into.
+pub(super) const WHOLE_DATABASE: i32 = 1;
+
 /// Begins the notes of what emptying takes away although it is not ours: an extension goes with the schema it is in.
 pub(super) const PUT_BACK: &str = "put back ";
 
@@ -34,16 +37,21 @@ impl Marker {
         Session::connect(&self.connection, "restore", None).await
     }
 
-    /// One restore into a database at a time. The server lets go of the lock with the session.
-    pub(super) async fn lock(session: &Session) -> Result<Option<String>, Error> {
-        let sql = "SELECT pg_catalog.pg_try_advisory_lock($1, 1),
+    /// One restore into a database, or into one of its schemas, at a time. The server lets go of the lock with the
+    /// session. Returns who holds it, if somebody else does.
+    pub(super) async fn lock(session: &Session, part: i32) -> Result<Option<String>, Error> {
+        let sql = "SELECT pg_catalog.pg_try_advisory_lock($1, $2),
                           (SELECT pg_catalog.string_agg('pid ' || l.pid, ', ') FROM pg_catalog.pg_locks l
-                            WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid = 1 AND l.granted
+                            WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid::bigint = $2 AND l.granted
                               AND l.database = (SELECT oid FROM pg_catalog.pg_database
                                                  WHERE datname = pg_catalog.current_database())
                               AND l.pid <> pg_catalog.pg_backend_pid())";
         let row = session
-            .select_one("lock the database for the restore", sql, &[&ADVISORY_CLASS])
+            .select_one(
+                "lock the database for the restore",
+                sql,
+                &[&ADVISORY_CLASS, &part],
+            )
             .await?;
         let holder = row
             .get::<_, Option<String>>(1)

@@ -5,6 +5,7 @@
 //! - `load` loads the rows.
 //! - `lacks` finds what is missing before anything is touched.
 //! - `real` is the command `restore`, with its marker.
+//! - `tables` brings single tables back beside others.
 
 pub(super) mod build;
 pub(super) mod lacks;
@@ -13,6 +14,7 @@ mod load;
 mod marker;
 mod real;
 pub(super) mod source;
+mod tables;
 
 use crate::model::record::Verdict;
 use crate::postgres::ChildError;
@@ -24,6 +26,9 @@ use crate::scratch::{LogEntry, ScratchError};
 pub use crate::postgres::dump::Tablespaces;
 pub use real::{Broken, Options, Plan, plan, restore};
 pub use source::Choice;
+pub use tables::{
+    Options as TablesOptions, Plan as TablesPlan, plan as plan_tables, restore as restore_tables,
+};
 
 /// Why a restore did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +51,10 @@ pub enum RestoreError {
     Scratch(#[from] ScratchError),
     #[error(transparent)]
     Postgres(#[from] PostgresError),
+    /// A database that holds other things as well refused something: its own types, functions and rights decide about
+    /// that too, so that it says nothing of the backup.
+    #[error("{0}")]
+    GivenDatabase(Box<PostgresError>),
     /// pg_restore failed; the server's log said with which SQLSTATE, where it could be read.
     #[error("{error}{}", .logged.as_ref().map(|logged| explain(logged)).unwrap_or_default())]
     Program {

@@ -21,7 +21,7 @@ use crate::postgres::programs::Programs;
 use crate::postgres::session::Session;
 
 use super::build::{self, Backup, Destination, Powers};
-use super::marker::Marker;
+use super::marker::{Marker, WHOLE_DATABASE};
 use super::source::{self, Choice};
 use super::{RestoreError, destination, lacks};
 
@@ -151,6 +151,7 @@ pub async fn restore(
         started_at,
         finished_at: (context.clock)(),
         phases: phases.take(),
+        tables: None,
         verification: result.ok(),
     };
     run.finish(Record::Restore(record.clone()))?;
@@ -158,7 +159,7 @@ pub async fn restore(
 }
 
 /// How the restore ended, what it says of the backup, and why.
-fn judge(result: &Result<Verification, RestoreError>) -> (Outcome, Verdict, Option<String>) {
+pub(super) fn judge(result: &Result<Verification, RestoreError>) -> (Outcome, Verdict, Option<String>) {
     match result {
         Ok(verification) => match verification.mismatches.first() {
             None => (Outcome::Succeeded, Verdict::Passed, None),
@@ -184,7 +185,7 @@ fn judge(result: &Result<Verification, RestoreError>) -> (Outcome, Verdict, Opti
     }
 }
 
-fn work_directory(context: &Context, name: &str) -> Result<WorkDirectory, RestoreError> {
+pub(super) fn work_directory(context: &Context, name: &str) -> Result<WorkDirectory, RestoreError> {
     WorkDirectory::create(&context.state_dir, name).map_err(|source| RestoreError::File {
         tried: "make a work directory in",
         path: context.state_dir.display().to_string(),
@@ -214,7 +215,7 @@ async fn prepare(
 ) -> Result<Prepared, RestoreError> {
     crate::postgres::refuse_transaction_pooler(to).await?;
     let session = Session::connect(to, "restore", None).await?;
-    if let Some(holder) = Marker::lock(&session).await? {
+    if let Some(holder) = Marker::lock(&session, WHOLE_DATABASE).await? {
         return Err(RestoreError::Refused(format!(
             "another restore into {} is running ({holder}): wait for it, or end it",
             session.description()

@@ -5,7 +5,7 @@ mod tables;
 
 use std::sync::Arc;
 
-use crate::model::contents::{Contents, DatabaseFacts, DatabaseSetting, LargeObjects};
+use crate::model::contents::{Contents, DatabaseFacts, DatabaseSetting, LargeObjects, Table};
 use crate::model::verification::{Finding, Mismatch, Severity, Verification};
 use crate::ops::context::Progress;
 use crate::postgres::conninfo::ConnectionSettings;
@@ -62,6 +62,21 @@ pub(super) async fn compare(copy: &Copy, contents: &Contents) -> Result<Verifica
             .findings
             .extend(rest.mismatches.into_iter().map(unknown));
     }
+    Ok(verification)
+}
+
+/// Compares only the tables of the contents, in a database that holds other things as well.
+pub(super) async fn compare_tables(copy: &Copy, contents: &Contents) -> Result<Verification, Error> {
+    let session = Session::connect(&copy.connection, "verify", None).await?;
+    let mut verification = Verification::default();
+    let mut relations = relations::list(&session).await?;
+    // The others may be locked, and their sizes are of no use here.
+    relations.retain(|relation| {
+        let named = |table: &Table| table.schema == relation.schema && table.name == relation.name;
+        contents.tables.iter().any(named)
+    });
+    relations::measure(&session, relations.iter_mut()).await?;
+    tables::compare(copy, &session, contents, &relations, &mut verification).await?;
     Ok(verification)
 }
 

@@ -13,7 +13,6 @@ use crate::ops::ranges::ranges;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::copy_out::{self, CopyError, Room, RowSink, Source};
 use crate::postgres::error::Error;
-use crate::postgres::facts;
 use crate::postgres::identifier::Quoting;
 use crate::postgres::relations::{self, Relation, RelationKind};
 use crate::postgres::session::Session;
@@ -28,6 +27,7 @@ struct Comparison {
     queue: Mutex<VecDeque<(usize, Source)>>,
 }
 
+/// Compares the tables of the contents. Their rows are read in the source's encoding, whatever the copy's is.
 pub(super) async fn compare(
     copy: &Copy,
     session: &Session,
@@ -42,7 +42,7 @@ pub(super) async fn compare(
         .collect();
     let oids: Vec<u32> = by_name.values().map(|relation| relation.oid).collect();
     let columns = relations::columns(session, &oids).await?;
-    let encoding = facts::encoding(session).await?;
+    let encoding = contents.database.encoding.clone();
     let mut compared = Vec::new();
     let total_bytes = contents.tables.iter().map(|table| table.fingerprint.bytes).sum();
     let mut queue = Vec::new();

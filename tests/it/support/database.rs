@@ -96,9 +96,19 @@ impl Database {
 
     /// What `pg_dump --schema-only` says, without comments and without what differs each time.
     pub(crate) fn dump_schema(&self) -> String {
+        self.dump_with(&[])
+    }
+
+    /// The same, one schema left out.
+    pub(crate) fn dump_schema_without(&self, schema: &str) -> String {
+        self.dump_with(&["--exclude-schema", schema])
+    }
+
+    fn dump_with(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(self.programs.path("pg_dump"));
         command
             .args(["--schema-only", "--encoding=UTF8", "--dbname", &self.socket_url()])
+            .args(arguments)
             .env("LC_ALL", "C");
         let is_noise = |line: &str| line.is_empty() || line.starts_with("--") || line.contains("restrict ");
         let dump = run_or_panic(&mut command);

@@ -144,8 +144,18 @@ impl Ernstfall {
         self.spawn(arguments).wait()
     }
 
+    /// The same, with as many arguments as there happen to be.
+    pub(crate) fn run_all(&self, arguments: &[&str]) -> Output {
+        self.spawn_all(arguments).wait()
+    }
+
     /// Starts a command, to watch it and to disturb it.
     pub(crate) fn spawn<const N: usize>(&self, arguments: [&str; N]) -> Running {
+        self.spawn_all(&arguments)
+    }
+
+    /// The same, with as many arguments as there happen to be.
+    pub(crate) fn spawn_all(&self, arguments: &[&str]) -> Running {
         self.write("ernstfall.toml", &self.configuration_text());
         let pause_file = self
             .environment

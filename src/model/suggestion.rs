@@ -1,15 +1,19 @@
 //! Which known word a misspelt one most likely means.
 
 /// The known word that a misspelt one most likely means, if any is near enough.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    near(word, known).into_iter().next()
+}
+
+/// The known words that are near enough to be meant, the nearest first.
+pub fn near<'k>(word: &str, known: &[&'k str]) -> Vec<&'k str> {
     let plain = |text: &str| text.to_lowercase().replace('-', "_");
     let word = plain(word);
     let allowed = (word.chars().count() / 3).clamp(1, 3);
     let by_distance = known.iter().map(|key| (distance(&word, key), *key));
-    by_distance
-        .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, key)| key)
+    let mut found: Vec<(usize, &str)> = by_distance.filter(|(distance, _)| *distance <= allowed).collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, key)| key).collect()
 }
 
 /// Levenshtein's distance, with two swapped neighbours counted as one change.
