@@ -233,6 +233,7 @@ impl Setup {
             neighbours: self.neighbours(&connection),
             scratch_directory: target.scratch.directory.clone(),
             scratch_user: target.scratch.user.clone(),
+            skip_extensions: target.scratch.skip_extensions.clone(),
             scratch_server: match &target.scratch.kind {
                 ScratchKind::Embedded => None,
                 ScratchKind::Server { url } => Some(self.scratch_server(url)),

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 23] = [
+const NOT_YET_ACTED_UPON: [&str; 21] = [
     "alert",
     "encryption",
     "http",
@@ -49,12 +49,10 @@ const NOT_YET_ACTED_UPON: [&str; 23] = [
     "repository.region",
     "repository.secret_access_key",
     "repository.storage_class",
-    "scratch.skip_extensions",
     "target.backup",
     "target.heartbeat",
     "target.restore_test",
     "target.retention",
-    "target.scratch.skip_extensions",
     "target.time_zone",
     "target.timeouts",
 ];

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::archive_list::ObjectId;
 use crate::model::fingerprint::Fingerprint;
 
 /// The whole description of one backup's content.
@@ -27,6 +28,9 @@ pub struct Contents {
     /// What a dump of the copy would not show of itself, to be compared with the copy's own catalogue.
     #[serde(default)]
     pub catalogue: Vec<CatalogueObject>,
+    /// Objects of the catalogue that come and go with another, and are no entries of the schema's archive.
+    #[serde(default)]
+    pub parts: Vec<Part>,
     pub not_covered: Vec<NotCovered>,
 }
 
@@ -105,6 +109,9 @@ pub enum LoadStage {
     BeforeIndexes,
     /// After everything else: the rows may name indexes or constraints (columns of reg* types).
     AfterIndexes,
+    /// This restore leaves the table out. No backup says so of itself.
+    #[serde(skip)]
+    Never,
 }
 
 /// The name of a table.
@@ -190,6 +197,13 @@ pub struct CatalogueObject {
     pub relation: u32,
 }
 
+/// An object that belongs to another, by their oids in the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub part: ObjectId,
+    pub of: ObjectId,
+}
+
 /// Consecutive rows of one table in one data object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
@@ -225,6 +239,12 @@ pub struct Extension {
     pub name: String,
     pub schema: String,
     pub version: String,
+    /// Tables, sequences and materialised views of its own of which the backup holds rows or state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relations: Vec<TableName>,
+    /// In the source: the oids of constraints whose index needs it, which the schema's archive does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

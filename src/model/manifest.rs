@@ -31,6 +31,9 @@ pub struct Manifest {
     pub versions: Versions,
     pub contents: Object,
     pub schema: Object,
+    /// For `pg_restore -L`: what of the schema is part of the backup. `None`: all of it.
+    #[serde(default)]
+    pub schema_list: Option<Object>,
     pub roles: Object,
     pub sequences: Object,
     pub recovery_guide: Object,
@@ -52,6 +55,7 @@ impl Manifest {
             &self.recovery_guide,
         ]
         .into_iter()
+        .chain(&self.schema_list)
         .chain(&self.data)
         .chain(&self.large_objects)
     }

@@ -49,6 +49,7 @@ pub(crate) fn manifest(number: i64) -> Manifest {
             pg_dump: "17".to_owned(),
         },
         contents: object("contents.json.zst"),
+        schema_list: None,
         schema: object("schema.dump.zst"),
         roles: object("roles.sql.zst"),
         sequences: object("sequences.sql.zst"),

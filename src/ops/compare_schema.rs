@@ -49,12 +49,9 @@ pub(super) async fn compare_schema(
             path: path.display().to_string(),
             source,
         })?;
-    let expected = dump::as_sql(
-        &destination.installation,
-        &destination.directory.join("schema.dump"),
-    )
-    .await;
-    let found = dump::as_sql(&destination.installation, &path)
+    let list = destination.list(&backup.left_out);
+    let expected = dump::as_sql(&destination.installation, &destination.archive(), list.as_deref()).await;
+    let found = dump::as_sql(&destination.installation, &path, None)
         .await
         .map_err(program)?;
     let expected = expected.map_err(program)?;

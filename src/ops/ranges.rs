@@ -62,7 +62,6 @@ pub(super) fn sample_relation(size_bytes: u64) -> Relation {
         hides_rows: false,
         extension: None,
         configuration_condition: None,
-        identity_of: None,
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Target {
     pub scratch_directory: std::path::PathBuf,
     /// The user that runs them when this process is root.
     pub scratch_user: Option<String>,
+    /// Extensions that a restore test leaves out, with what depends on them.
+    pub skip_extensions: Vec<String>,
     /// A server to restore into, in the place of scratch clusters; or why its address cannot be told, which stops
     /// restore tests and nothing else.
     pub scratch_server: Option<Result<ConnectionSettings, String>>,
@@ -98,6 +100,7 @@ pub(super) fn for_tests() -> Target {
         neighbours: Vec::new(),
         scratch_directory: "/nowhere".into(),
         scratch_user: None,
+        skip_extensions: Vec::new(),
         scratch_server: None,
     }
 }

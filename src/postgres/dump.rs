@@ -176,6 +176,8 @@ pub struct RestoreRequest<'a> {
     pub connection: &'a ChildConnection,
     pub on: &'a str,
     pub archive: &'a Path,
+    /// Only the entries that this file lists (`pg_restore -L`).
+    pub list: Option<&'a Path>,
     /// `pre-data` or `post-data`.
     pub section: &'a str,
     pub jobs: usize,
@@ -243,6 +245,9 @@ pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> 
     if request.jobs > 1 {
         command.arg(format!("--jobs={}", request.jobs));
     }
+    if let Some(list) = request.list {
+        command.arg("--use-list").arg(list);
+    }
     command.arg(request.archive);
     request.connection.apply(&mut command);
     command.env("PGOPTIONS", with_own_options(request.connection, request.options));
@@ -277,15 +282,26 @@ pub async fn restore_section(request: &RestoreRequest<'_>) -> Result<(), Error> 
     ))
 }
 
-/// The archive as SQL text, to be compared with another one's.
-pub async fn as_sql(installation: &Installation, archive: &Path) -> Result<String, Error> {
-    let sql = as_sql_bytes(installation, archive).await?;
+/// The archive as SQL text, to be compared with another one's; only the entries of the list, where there is one.
+pub async fn as_sql(
+    installation: &Installation,
+    archive: &Path,
+    list: Option<&Path>,
+) -> Result<String, Error> {
+    let sql = as_sql_bytes(installation, archive, list).await?;
     Ok(String::from_utf8_lossy(&sql).into_owned())
 }
 
 /// The archive as SQL, in the encoding that it names itself (`SET client_encoding = …`).
-pub async fn as_sql_bytes(installation: &Installation, archive: &Path) -> Result<Vec<u8>, Error> {
+pub async fn as_sql_bytes(
+    installation: &Installation,
+    archive: &Path,
+    list: Option<&Path>,
+) -> Result<Vec<u8>, Error> {
     let mut command = Command::new(installation.directory.join("pg_restore"));
+    if let Some(list) = list {
+        command.arg("--use-list").arg(list);
+    }
     command.arg("--file=-").arg(archive).env("LC_ALL", "C");
     command
         .stdin(Stdio::null())

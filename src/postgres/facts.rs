@@ -183,6 +183,8 @@ pub async fn extensions(session: &Session) -> Result<Vec<Extension>, Error> {
         name: row.get(0),
         schema: row.get(1),
         version: row.get(2),
+        relations: Vec::new(),
+        constraints: Vec::new(),
     };
     Ok(rows.iter().map(extension).collect())
 }

@@ -45,8 +45,6 @@ pub struct Relation {
     pub hides_rows: bool,
     /// The extension it belongs to.
     pub extension: Option<String>,
-    /// For the sequence of an identity column: its table, with which it comes and goes.
-    pub identity_of: Option<u32>,
     /// It is a configuration table of its extension: the condition for the user's rows (may be empty).
     pub configuration_condition: Option<String>,
 }
@@ -79,10 +77,7 @@ const RELATIONS: &str = "
            c.relkind IN ('r', 'p') AND pg_catalog.row_security_active(c.oid),
            e.extname::text,
            (SELECT coalesce(e.extcondition[i], '')
-              FROM pg_catalog.generate_subscripts(e.extconfig, 1) AS i WHERE e.extconfig[i] = c.oid LIMIT 1),
-           (SELECT o.refobjid FROM pg_catalog.pg_depend o
-             WHERE c.relkind = 'S' AND o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = c.oid
-               AND o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.deptype = 'i' LIMIT 1)
+              FROM pg_catalog.generate_subscripts(e.extconfig, 1) AS i WHERE e.extconfig[i] = c.oid LIMIT 1)
       FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
@@ -121,7 +116,6 @@ pub async fn list(session: &Session) -> Result<Vec<Relation>, Error> {
         hides_rows: row.get(11),
         extension: row.get(12),
         configuration_condition: row.get(13),
-        identity_of: row.get(14),
     };
     Ok(rows.iter().map(relation).collect())
 }
@@ -164,26 +158,6 @@ pub async fn mark_remote_views(session: &Session, relations: &mut [Relation]) ->
         relation.remote = relation.kind == RelationKind::MaterializedView && remote.contains(&relation.oid);
     }
     Ok(())
-}
-
-/// Names what cannot be restored without one of these tables: views, foreign keys, children.
-pub async fn dependents(session: &Session, tables: &[u32]) -> Result<Vec<String>, Error> {
-    let sql = "SELECT DISTINCT 'view ' || r.ev_class::pg_catalog.regclass
-                 FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
-                WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.refobjid = ANY ($1)
-                  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND NOT r.ev_class = ANY ($1)
-               UNION
-               SELECT 'foreign key ' || pg_catalog.quote_ident(c.conname) || ' of ' || c.conrelid::pg_catalog.regclass
-                 FROM pg_catalog.pg_constraint c
-                WHERE c.contype = 'f' AND c.confrelid = ANY ($1) AND NOT c.conrelid = ANY ($1)
-               UNION
-               SELECT 'child ' || i.inhrelid::pg_catalog.regclass
-                 FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ($1) AND NOT i.inhrelid = ANY ($1)
-                ORDER BY 1";
-    let rows = session
-        .select("look for what depends on excluded tables", sql, &[&tables])
-        .await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The columns of one table, in order.

@@ -179,7 +179,9 @@ fn catalogue(database: &Database) -> Vec<String> {
         "select 'statistics', stxrelid::regclass, stxname, stxkind, stxstattarget, stxowner::regrole from pg_statistic_ext",
         "select 'policy', polrelid::regclass, polname, polcmd, polpermissive, array(select role::regrole::text from unnest(polroles) role order by 1) from pg_policy",
         "select 'inheritance', inhrelid::regclass, inhparent::regclass, inhseqno from pg_inherits where inhrelid >= 16384",
-        "select 'comment', (select pg_describe_object(classoid, objoid, objsubid)), description from pg_description where objoid >= 16384",
+        // That of the schema public comes with the database.
+        "select 'comment', (select pg_describe_object(classoid, objoid, objsubid)), description from pg_description
+          where objoid >= 16384 and description <> 'standard public schema'",
         "select 'role comment', objoid::regrole, description from pg_shdescription where classoid = 'pg_authid'::regclass",
         "select 'mapping', srvname, usename, array(select unnest(umoptions) order by 1) from pg_user_mappings",
         "select 'operator', oid::regoperator, oprcode, oprrest, oprjoin, oprcom::regoperator, oprnegate::regoperator, oprcanhash, oprcanmerge from pg_operator where oid >= 16384",

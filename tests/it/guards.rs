@@ -179,23 +179,6 @@ fn rows_that_break_the_rules_of_their_own_source_are_blamed_on_it() {
 }
 
 #[test]
-fn a_table_that_others_need_cannot_be_excluded() {
-    let shop = Shop::empty();
-    shop.database.execute(
-        "create table customers (id int primary key);
-         create table orders (customer int constraint of_customer references customers);
-         create view ids as select id from customers",
-    );
-    let ernstfall = shop.ernstfall().target_key("exclude", "[\"public.customers\"]");
-    let output = ernstfall.run(["backup"]).expect_code(1);
-    for part in ["ids", "of_customer", "orders", "exclude_data"] {
-        assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
-    }
-    assert!(stored(&ernstfall, "shop", "").is_empty());
-    assert_eq!(last_record(&ernstfall, "backup")["outcome"], "failed");
-}
-
-#[test]
 fn a_table_with_a_sequence_of_its_own_can_be_excluded() {
     let shop = Shop::empty();
     shop.database.execute(

@@ -18,6 +18,7 @@ mod guards;
 mod harmless;
 mod json;
 mod kill;
+mod left_out;
 mod loading;
 mod recovery_by_hand;
 mod restore;

@@ -21,6 +21,21 @@ fn commands(guide: &str) -> String {
     block.strip_prefix("sh\n").unwrap().to_owned()
 }
 
+/// The guide's commands, where the backup lies, with another server as the destination.
+pub(crate) fn shell(shop: &Shop, id: &str, guide: &str, other: &Cluster) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", &commands(guide)])
+        .current_dir(shop.target_directory().join("backups").join(id))
+        .env_clear()
+        .env("PATH", format!("{}:{path}", other.programs().bin_dir.display()))
+        .env("PGHOST", other.socket_directory())
+        .env("PGPORT", other.port().to_string())
+        .env("PGUSER", "postgres");
+    shell
+}
+
 #[test]
 fn the_guides_commands_restore_the_backup_on_another_server() {
     require!(
@@ -31,18 +46,8 @@ fn the_guides_commands_restore_the_backup_on_another_server() {
     let id = shop.backup();
     let manifest = shop.manifest(&id);
     let guide = fs::read_to_string(shop.object_file(&manifest["recovery_guide"])).unwrap();
-    let commands = commands(&guide);
     let other = Cluster::start();
-    let mut shell = Command::new("bash");
-    let path = std::env::var("PATH").unwrap_or_default();
-    shell
-        .args(["-c", &commands])
-        .current_dir(shop.target_directory().join("backups").join(&id))
-        .env_clear()
-        .env("PATH", format!("{}:{path}", other.programs().bin_dir.display()))
-        .env("PGHOST", other.socket_directory())
-        .env("PGPORT", other.port().to_string())
-        .env("PGUSER", "postgres");
+    let mut shell = shell(&shop, &id, &guide, &other);
     run_or_panic(Account::unprivileged().run_as(&mut shell));
     let restored = other.existing_database("restored");
     // Its rows are refreshed by hand, as the guide says.
@@ -64,22 +69,13 @@ fn the_guides_commands_stop_at_a_damaged_object() {
     let shop = Shop::open();
     let id = shop.backup();
     let manifest = shop.manifest(&id);
-    let commands = commands(&fs::read_to_string(shop.object_file(&manifest["recovery_guide"])).unwrap());
+    let guide = fs::read_to_string(shop.object_file(&manifest["recovery_guide"])).unwrap();
     let file = shop.object_file(&manifest["data"][0]);
     let mut bytes = fs::read(&file).unwrap();
     bytes.truncate(bytes.len() * 6 / 10);
     crate::shop::overwrite(&file, &bytes);
     let other = Cluster::start();
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut shell = Command::new("bash");
-    shell
-        .args(["-c", &commands])
-        .current_dir(shop.target_directory().join("backups").join(&id))
-        .env_clear()
-        .env("PATH", format!("{}:{path}", other.programs().bin_dir.display()))
-        .env("PGHOST", other.socket_directory())
-        .env("PGPORT", other.port().to_string())
-        .env("PGUSER", "postgres");
+    let mut shell = shell(&shop, &id, &guide, &other);
     let output = Account::unprivileged().run_as(&mut shell).output().unwrap();
     assert!(
         !output.status.success(),

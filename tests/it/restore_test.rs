@@ -488,8 +488,14 @@ fn reason(record: &Value) -> &str {
     record["reason"].as_str().unwrap()
 }
 
+/// An extension that no other installation on this machine has.
+pub(crate) fn installation_with_an_extension(directory: &TestDir, name: &str) -> Programs {
+    let script = "create function from_elsewhere() returns int language sql as 'select 1';";
+    installation_with_a_script(directory, name, script)
+}
+
 /// PostgreSQL finds its files relative to its program: a copy of the program has extensions of its own.
-fn installation_with_an_extension(directory: &TestDir, name: &str) -> Programs {
+pub(crate) fn installation_with_a_script(directory: &TestDir, name: &str, script: &str) -> Programs {
     let newest = Programs::newest();
     let ask = |what: &str| {
         run_or_panic(Command::new(newest.path("pg_config")).arg(what))
@@ -519,7 +525,6 @@ fn installation_with_an_extension(directory: &TestDir, name: &str) -> Programs {
     link_all(&Path::new(&share).join("extension"), &extensions);
     let control = "comment = 'of a test'\ndefault_version = '1.2'\nrelocatable = true\n";
     fs::write(extensions.join(format!("{name}.control")), control).unwrap();
-    let script = "create function from_elsewhere() returns int language sql as 'select 1';";
     fs::write(extensions.join(format!("{name}--1.2.sql")), script).unwrap();
     fs::set_permissions(root, Permissions::from_mode(0o755)).unwrap();
     Programs::at(&bin).expect("a copied installation")

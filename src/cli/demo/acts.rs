@@ -247,6 +247,7 @@ fn target(connection: ConnectionSettings, stage: &Stage<'_>) -> Result<Target, F
         neighbours: Vec::new(),
         scratch_directory: stage.place.scratch(),
         scratch_user: None,
+        skip_extensions: Vec::new(),
         scratch_server: None,
     })
 }

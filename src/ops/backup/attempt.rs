@@ -14,10 +14,12 @@ use crate::ops::target::{SourceCount, Target};
 use crate::ops::work_directory::WorkDirectory;
 use crate::postgres::ChildConnection;
 use crate::postgres::facts;
+use crate::postgres::relations::{self, Relation};
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::{self, Exporter, Locking};
 
 use super::copying::{self, Counting, Work};
+use super::excluded::Excluded;
 use super::finish::{self, Parts, Read};
 use super::plan::{self, Abilities};
 use super::prepare::{Prepared, locks_needed};
@@ -36,7 +38,7 @@ pub(super) async fn run(
     let began = Instant::now();
     let started_at = facts::clock(&prepared.guard).await?;
     phases.begin("lock");
-    let (exporter, locking) = export(context, target, prepared, notes).await?;
+    let (exporter, locking, excluded) = export(context, target, prepared, notes).await?;
     pause("after-export").await;
     let recovery_point = recovery_point(prepared, &exporter)?;
     let id = BackupId::new(recovery_point.at, random());
@@ -49,7 +51,7 @@ pub(super) async fn run(
         .map_err(BackupError::WorkDirectory)?;
     let child = target.connection.for_child(directory.path())?;
     let reading = read(
-        context, target, prepared, &exporter, locking, &id, &child, &pids, notes, phases,
+        context, target, prepared, &exporter, &excluded, locking, &id, &child, &pids, notes, phases,
     );
     let read = tokio::select! {
         read = reading => read?,
@@ -90,6 +92,7 @@ async fn read(
     target: &Target,
     prepared: &Prepared,
     exporter: &Exporter,
+    excluded: &Excluded,
     locking: Locking,
     id: &BackupId,
     child: &ChildConnection,
@@ -103,8 +106,8 @@ async fn read(
         standby: prepared.identity.standby,
         quoting: schema::quoting(&prepared.guard).await?,
     };
-    let plan = plan::plan(target, schema::seen(exporter), &abilities);
-    let schema = schema::read_schema(target, prepared, exporter, &plan, child).await?;
+    let plan = plan::plan(target, schema::seen(exporter, excluded), &abilities);
+    let schema = schema::read_schema(target, prepared, exporter, excluded, &plan, child).await?;
     pause("after-schema").await;
 
     phases.begin("data");
@@ -162,7 +165,7 @@ async fn export(
     target: &Target,
     prepared: &Prepared,
     notes: &Notebook,
-) -> Result<(Exporter, Locking), BackupError> {
+) -> Result<(Exporter, Locking, Excluded), BackupError> {
     let needed = locks_needed(target, prepared.lockable_tables);
     let locking = if needed > prepared.identity.lock_capacity / 2 {
         let message = format!(
@@ -176,7 +179,9 @@ async fn export(
         Locking::AllTables
     };
     let session = Session::connect(&target.connection, "backup snapshot", None).await?;
-    let wanted = |relation: &_| !plan::excluded(target, relation);
+    let relations = relations::list(&prepared.guard).await?;
+    let before = Excluded::find(&prepared.guard, target, &relations).await?;
+    let wanted = |relation: &_| !before.relation(relation);
     let exporter = snapshot::export(
         session,
         &prepared.guard,
@@ -185,7 +190,17 @@ async fn export(
         wanted,
         pause,
     );
-    Ok((exporter.await.map_err(BackupError::Snapshot)?, locking))
+    let exporter = exporter.await.map_err(BackupError::Snapshot)?;
+    let excluded = Excluded::find(&exporter.session, target, &exporter.relations).await?;
+    // What is not left out any more was not locked before the snapshot was taken.
+    if let Some(oid) = before.relations().difference(&excluded.relations()).next() {
+        let relation = exporter.relations.iter().find(|relation| relation.oid == *oid);
+        let name = relation.map_or_else(|| oid.to_string(), Relation::display_name);
+        return Err(BackupError::SchemaMoved(format!(
+            "{name} does not depend on an excluded table any more"
+        )));
+    }
+    Ok((exporter, locking, excluded))
 }
 
 fn recovery_point(prepared: &Prepared, exporter: &Exporter) -> Result<RecoveryPoint, BackupError> {

@@ -16,6 +16,7 @@ use crate::postgres::snapshot::Exporter;
 use crate::postgres::{fixed_settings, large_objects, sequences, set_statements, settings};
 
 use super::copying::Counting;
+use super::guide::SchemaList;
 use super::plan::Plan;
 use super::prepare::Prepared;
 use super::schema::Schema;
@@ -136,7 +137,7 @@ pub(super) async fn store(
     // Everything is read: nobody need wait for our locks any longer.
     session.close().await;
     let put = |name: &'static str, bytes: Bytes| put(context, target, &id, notes, name.to_owned(), bytes);
-    let guide = guide::recovery_guide(&target.name, &id, &schema.database, prepared.installation.major);
+    let guide = guide(target, prepared, &id, &schema);
     let (summary, large_objects) = large_objects;
     let quoting = Quoting::for_encoding(&schema.database.encoding);
     let contents = contents(plan, &schema, &stored, summary);
@@ -156,15 +157,12 @@ pub(super) async fn store(
         lsn,
         timeline: prepared.identity.timeline,
         system_identifier: prepared.identity.system_identifier.clone(),
-        versions: Versions {
-            ernstfall: env!("CARGO_PKG_VERSION").to_owned(),
-            server: contents.database.server_version.clone(),
-            pg_dump: prepared.installation.version.clone(),
-        },
+        versions: versions(prepared, &contents),
         schema: put("schema.dump.zst", compress("the schema", &schema.archive.bytes)?).await?,
+        schema_list: put_list(context, target, &id, notes, schema.list.as_deref()).await?,
         roles: put("roles.sql.zst", compress("the roles", &roles)?).await?,
         sequences: put("sequences.sql.zst", compress("the sequences", &last)?).await?,
-        recovery_guide: put("RECOVERY.md", Bytes::from(guide)).await?,
+        recovery_guide: put("RECOVERY.md", guide).await?,
         contents: put("contents.json.zst", compress("the contents", &json)?).await?,
         data: stored.into_iter().flat_map(|stored| stored.objects).collect(),
         large_objects,
@@ -174,6 +172,37 @@ pub(super) async fn store(
     };
     manifest.totals.stored_bytes = manifest.objects().map(|object| object.size_bytes).sum();
     Ok(manifest)
+}
+
+/// The list by which pg_restore leaves out some of the schema, where there is one.
+async fn put_list(
+    context: &Context,
+    target: &Target,
+    id: &BackupId,
+    notes: &Notebook,
+    list: Option<&str>,
+) -> Result<Option<Object>, BackupError> {
+    let Some(list) = list else { return Ok(None) };
+    let bytes = compress("the list of the schema", list.as_bytes())?;
+    let name = "schema.list.zst".to_owned();
+    Ok(Some(put(context, target, id, notes, name, bytes).await?))
+}
+
+fn guide(target: &Target, prepared: &Prepared, id: &BackupId, schema: &Schema) -> Bytes {
+    let major = prepared.installation.major;
+    let list = match &schema.list {
+        Some(_) => SchemaList::Stored,
+        None => SchemaList::NotNeeded,
+    };
+    guide::recovery_guide(&target.name, id, &schema.database, major, list).into()
+}
+
+fn versions(prepared: &Prepared, contents: &Contents) -> Versions {
+    Versions {
+        ernstfall: env!("CARGO_PKG_VERSION").to_owned(),
+        server: contents.database.server_version.clone(),
+        pg_dump: prepared.installation.version.clone(),
+    }
 }
 
 fn totals(contents: &Contents) -> Totals {
@@ -219,6 +248,7 @@ fn contents(plan: Plan, schema: &Schema, stored: &[Stored], large_objects: Large
         materialized_views: plan.materialized_views,
         tablespaces: schema.tablespaces.clone(),
         catalogue: schema.catalogue.clone(),
+        parts: schema.parts.clone(),
         not_covered,
     }
 }

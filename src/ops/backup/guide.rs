@@ -4,12 +4,20 @@ use crate::model::backup_id::BackupId;
 use crate::model::contents::DatabaseFacts;
 use crate::model::target_name::TargetName;
 
+/// Whether only some entries of the schema's archive are part of the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SchemaList {
+    Stored,
+    NotNeeded,
+}
+
 /// Writes the guide. It names no table and no role: the guide is never encrypted.
 pub(super) fn recovery_guide(
     target: &TargetName,
     id: &BackupId,
     database: &DatabaseFacts,
     pg_dump_major: u32,
+    schema_list: SchemaList,
 ) -> String {
     let server_major = database.server_version_num / 10_000;
     let DatabaseFacts {
@@ -19,6 +27,13 @@ pub(super) fn recovery_guide(
         locale_provider,
         ..
     } = database;
+    let (unpack, listed) = match schema_list {
+        SchemaList::Stored => (
+            "zstd -dc schema.list.zst > schema.list    # all but what `exclude` leaves out\n",
+            " --use-list=schema.list",
+        ),
+        SchemaList::NotNeeded => ("", ""),
+    };
     format!(
         r#"# Restoring backup {id} of target {target} by hand
 
@@ -36,11 +51,11 @@ export PGDATABASE=restored
 createdb --template=template0 --encoding={encoding} --lc-collate='{collate}' --lc-ctype='{ctype}' "$PGDATABASE"
 zstd -dc roles.sql.zst | psql -X -q -v ON_ERROR_STOP=1
 zstd -dc schema.dump.zst > schema.dump
-pg_restore --exit-on-error --section=pre-data --dbname="$PGDATABASE" schema.dump
+{unpack}pg_restore --exit-on-error --section=pre-data{listed} --dbname="$PGDATABASE" schema.dump
 for object in data/*.sql.zst; do
     zstd -dc "$object" | psql -X -q -v ON_ERROR_STOP=1
 done
-pg_restore --exit-on-error --section=post-data --dbname="$PGDATABASE" schema.dump
+pg_restore --exit-on-error --section=post-data{listed} --dbname="$PGDATABASE" schema.dump
 for object in large-objects/*.sql.zst; do
     [ -e "$object" ] && zstd -dc "$object" | psql -X -q -v ON_ERROR_STOP=1
 done

@@ -4,6 +4,7 @@
 //!   moved under it.
 //! - `prepare` connects, and checks what can be checked before a lock is taken.
 //! - `schema` dumps the schema and reads what belongs to it.
+//! - `excluded` finds what `exclude` leaves out, with all that depends on it.
 //! - `plan` decides what is copied, what is not covered, and how big tables are split.
 //! - `copying` runs the workers.
 //! - `sink` turns rows into stored objects.
@@ -12,6 +13,7 @@
 
 mod attempt;
 mod copying;
+pub(super) mod excluded;
 mod finish;
 mod guide;
 pub(super) mod plan;
@@ -112,9 +114,9 @@ pub enum BackupError {
     )]
     SnapshotTooOld(std::time::Duration),
     #[error(
-        "the target {0} excludes tables that others need ({1}), so the backup could not be restored: use `exclude_data`, which keeps the definition, or exclude those as well"
+        "the target {target} excludes what stands inside the definition of tables that stay ({needs}), so that these could not be restored: use `exclude_data`, which keeps the definition, or exclude those tables as well"
     )]
-    ExcludedIsNeeded(String, String),
+    ExcludedIsInside { target: String, needs: String },
     #[error("make a work directory in the state directory")]
     WorkDirectory(#[source] std::io::Error),
     #[error("compress {0}")]

@@ -11,6 +11,8 @@ use crate::postgres::identifier::Quoting;
 use crate::postgres::partitions::Partition;
 use crate::postgres::relations::{Columns, Relation, RelationKind};
 
+use super::excluded::Excluded;
+
 /// Everything one attempt is going to copy.
 pub(super) struct Plan {
     pub(super) tables: Vec<Table>,
@@ -48,26 +50,13 @@ pub(in crate::ops) struct Abilities {
     pub(in crate::ops) quoting: Quoting,
 }
 
-/// The tables that the target leaves out as a whole.
-pub(in crate::ops) fn excluded_tables(target: &Target, relations: &[Relation]) -> Vec<u32> {
-    relations
-        .iter()
-        .filter(|relation| excluded(target, relation))
-        .map(|relation| relation.oid)
-        .collect()
-}
-
-/// The target leaves the whole relation out.
-pub(in crate::ops) fn excluded(target: &Target, relation: &Relation) -> bool {
-    matches_any(&target.exclude, &relation.display_name())
-}
-
 /// What a plan is made from: the database as the snapshot shows it.
 #[derive(Clone, Copy)]
 pub(super) struct Seen<'a> {
     pub(super) relations: &'a [Relation],
     pub(super) columns: &'a BTreeMap<u32, Columns>,
     pub(super) partitions: &'a BTreeMap<u32, Partition>,
+    pub(super) excluded: &'a Excluded,
 }
 
 pub(super) fn plan(target: &Target, seen: Seen<'_>, abilities: &Abilities) -> Plan {
@@ -77,23 +66,14 @@ pub(super) fn plan(target: &Target, seen: Seen<'_>, abilities: &Abilities) -> Pl
         units: Vec::new(),
         sequences: Vec::new(),
         materialized_views: Vec::new(),
-        not_covered: Vec::new(),
+        not_covered: not_covered(target, relations, seen.excluded, abilities),
         bytes: 0,
     };
     let mut copied = Vec::new();
-    let excluded = excluded_tables(target, relations);
-    for relation in relations {
-        if let Some(not_covered) = left_out(target, relation, abilities) {
-            plan.not_covered.push(not_covered);
-            continue;
-        }
-        // pg_dump leaves it out with its table, and so do we.
-        if relation
-            .identity_of
-            .is_some_and(|table| excluded.contains(&table))
-        {
-            continue;
-        }
+    let stays = |relation: &&Relation| {
+        !seen.excluded.relation(relation) && left_out(target, relation, abilities).is_none()
+    };
+    for relation in relations.iter().filter(stays) {
         match relation.kind {
             RelationKind::Table => copied.push(relation),
             RelationKind::Sequence => plan
@@ -144,7 +124,7 @@ impl Plan {
                 let partition = seen.partitions.get(&relation.oid);
                 partition.is_some_and(|partition| partition.root == root)
                     && relation.has_rows()
-                    && !excluded(target, relation)
+                    && !seen.excluded.relation(relation)
             };
             // Those without rows in the backup too: rows of others may come to lie there.
             self.tables[table].partitions = seen.relations.iter().filter(of_root).map(table_name).collect();
@@ -211,13 +191,24 @@ impl Plan {
 pub(in crate::ops) fn not_covered(
     target: &Target,
     relations: &[Relation],
+    excluded: &Excluded,
     abilities: &Abilities,
 ) -> Vec<NotCovered> {
-    let left_out = |relation| left_out(target, relation, abilities);
-    relations.iter().filter_map(left_out).collect()
+    let of_relation = |relation: &Relation| {
+        if excluded.is_named(relation) {
+            return Some(NotCovered {
+                kind: "table".to_owned(),
+                name: relation.display_name(),
+                reason: "the target's `exclude` leaves it out".to_owned(),
+            });
+        }
+        left_out(target, relation, abilities).filter(|_| !excluded.relation(relation))
+    };
+    let of_relations = relations.iter().filter_map(of_relation);
+    of_relations.chain(excluded.not_covered()).collect()
 }
 
-/// Why nothing of the relation's rows is in the backup, if it is so.
+/// Why nothing of a relation's rows is in the backup though its definition is, if it is so.
 fn left_out(target: &Target, relation: &Relation, abilities: &Abilities) -> Option<NotCovered> {
     let name = relation.display_name();
     let because = |kind: &str, reason: &str| {
@@ -227,9 +218,6 @@ fn left_out(target: &Target, relation: &Relation, abilities: &Abilities) -> Opti
             reason: reason.to_owned(),
         })
     };
-    if excluded(target, relation) {
-        return because("table", "the target's `exclude` leaves it out");
-    }
     match relation.kind {
         RelationKind::ForeignTable => {
             return because("foreign table rows", "they are kept by another server");
@@ -284,6 +272,7 @@ mod tests {
             relations: &[sample_relation(0)],
             columns: &BTreeMap::new(),
             partitions: &BTreeMap::new(),
+            excluded: &Excluded::default(),
         };
         let plan = plan(&target, seen, &abilities(150_000));
         assert!(plan.tables.is_empty());

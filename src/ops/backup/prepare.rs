@@ -11,7 +11,8 @@ use crate::postgres::relations;
 use crate::postgres::session::Session;
 use crate::repository::TargetIdentity;
 
-use super::{BackupError, Notebook, Options, plan};
+use super::excluded::Excluded;
+use super::{BackupError, Notebook, Options};
 
 /// What is known of the source before the first attempt.
 pub(super) struct Prepared {
@@ -99,16 +100,10 @@ pub(in crate::ops) fn locks_needed(target: &Target, lockable_tables: u64) -> u64
 /// Names everything that stands in the way of reading, or returns how many tables are to be locked.
 async fn check_relations(guard: &Session, target: &Target) -> Result<u64, BackupError> {
     let relations = relations::list(guard).await?;
-    let dependents = relations::dependents(guard, &plan::excluded_tables(target, &relations)).await?;
-    if !dependents.is_empty() {
-        return Err(BackupError::ExcludedIsNeeded(
-            target.name.to_string(),
-            dependents.join(", "),
-        ));
-    }
+    let excluded = Excluded::find(guard, target, &relations).await?;
     let wanted: Vec<_> = relations
         .into_iter()
-        .filter(|relation| !plan::excluded(target, relation))
+        .filter(|relation| !excluded.relation(relation))
         .collect();
     let role = privileges::current_role(guard).await?;
     let missing = privileges::missing(&wanted, &role, guard.server_version_num());

@@ -1,6 +1,6 @@
 //! The schema, and what belongs to it: roles, sequences, extensions, the database's own facts.
 
-use crate::model::contents::{CatalogueObject, DatabaseFacts, Extension, Sequence};
+use crate::model::contents::{CatalogueObject, DatabaseFacts, Extension, Part, Sequence};
 use crate::ops::fault_point::pause;
 use crate::ops::target::Target;
 use crate::postgres::ChildConnection;
@@ -10,21 +10,25 @@ use crate::postgres::identifier::Quoting;
 use crate::postgres::roles::{self, Roles};
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::Exporter;
-use crate::postgres::{catalogue, facts, not_covered, schema_watch, sequences};
+use crate::postgres::{archive, catalogue, extensions, facts, not_covered, parts, schema_watch, sequences};
 
-use super::plan::{self, Plan, Seen};
+use super::excluded::Excluded;
+use super::plan::{Plan, Seen};
 use super::prepare::Prepared;
 use super::{BackupError, watch};
 
 /// Everything about the schema, read right after the export.
 pub(super) struct Schema {
     pub(super) archive: SchemaArchive,
+    /// By which pg_restore leaves out what the archive holds and the backup does not.
+    pub(super) list: Option<String>,
     pub(super) roles: Roles,
     pub(super) database: DatabaseFacts,
     pub(super) extensions: Vec<Extension>,
     pub(super) sequences: Vec<Sequence>,
     pub(super) tablespaces: Vec<String>,
     pub(super) catalogue: Vec<CatalogueObject>,
+    pub(super) parts: Vec<Part>,
 }
 
 /// How names are written in statements of sessions that speak the database's own encoding.
@@ -33,11 +37,12 @@ pub(super) async fn quoting(guard: &Session) -> Result<Quoting, BackupError> {
 }
 
 /// What the plan is made from.
-pub(super) fn seen(exporter: &Exporter) -> Seen<'_> {
+pub(super) fn seen<'a>(exporter: &'a Exporter, excluded: &'a Excluded) -> Seen<'a> {
     Seen {
         relations: &exporter.relations,
         columns: &exporter.columns,
         partitions: &exporter.partitions,
+        excluded,
     }
 }
 
@@ -46,11 +51,12 @@ pub(super) async fn read_schema(
     target: &Target,
     prepared: &Prepared,
     exporter: &Exporter,
+    excluded: &Excluded,
     plan: &Plan,
     child: &ChildConnection,
 ) -> Result<Schema, BackupError> {
     let before = schema_watch::version(&exporter.session).await?;
-    let schema = dump_schema(target, prepared, exporter, plan, child).await;
+    let schema = dump_schema(target, prepared, exporter, excluded, plan, child).await;
     pause("before-schema-check").await;
     let after = schema_watch::version(&prepared.guard).await?;
     // A change explains a failed dump as well: pg_dump stumbles over a view that was dropped under it.
@@ -64,14 +70,10 @@ async fn dump_schema(
     target: &Target,
     prepared: &Prepared,
     exporter: &Exporter,
+    excluded: &Excluded,
     plan: &Plan,
     child: &ChildConnection,
 ) -> Result<Schema, BackupError> {
-    let exclude = exporter
-        .relations
-        .iter()
-        .filter(|relation| plan::excluded(target, relation))
-        .map(|relation| (relation.schema.clone(), relation.name.clone()));
     let application = format!("ernstfall pg_dump {}", exporter.snapshot_name);
     let request = DumpRequest {
         installation: &prepared.installation,
@@ -81,7 +83,7 @@ async fn dump_schema(
         application: &application,
         lock_timeout: target.lock_timeout,
         options: dump::options(&exporter.session).await?,
-        exclude: exclude.collect(),
+        exclude: excluded.for_pg_dump(),
     };
     let dumped = tokio::select! {
         dumped = dump::schema(&request) => dumped,
@@ -100,22 +102,42 @@ async fn dump_schema(
         .not_covered
         .extend(not_covered::list(&exporter.session, &roles.names).await?);
     Ok(Schema {
+        list: restore_list(target, prepared, excluded, &archive).await?,
         archive,
         roles,
         database: facts::database(&exporter.session).await?,
-        extensions: facts::extensions(&exporter.session).await?,
+        extensions: extensions::list(&exporter.session, &exporter.relations).await?,
         tablespaces: facts::tablespaces(&exporter.session).await?,
-        catalogue: catalogue(target, exporter).await?,
+        catalogue: catalogue(excluded, exporter).await?,
+        parts: parts::list(&exporter.session).await?,
         sequences: sequences::read(&prepared.guard, &plan.sequences).await?,
     })
 }
 
 /// The catalogue without what the target leaves out.
-async fn catalogue(target: &Target, exporter: &Exporter) -> Result<Vec<CatalogueObject>, BackupError> {
-    let excluded = plan::excluded_tables(target, &exporter.relations);
+async fn catalogue(excluded: &Excluded, exporter: &Exporter) -> Result<Vec<CatalogueObject>, BackupError> {
     let mut objects = catalogue::read(&exporter.session).await?;
-    objects.retain(|object| !excluded.contains(&object.relation));
+    objects.retain(|object| !excluded.object(object));
     Ok(objects)
+}
+
+/// The list by which pg_restore leaves out what the target does, where pg_dump could not be told to.
+async fn restore_list(
+    target: &Target,
+    prepared: &Prepared,
+    excluded: &Excluded,
+    archive: &SchemaArchive,
+) -> Result<Option<String>, BackupError> {
+    if excluded.relations().is_empty() {
+        return Ok(None);
+    }
+    let entries = archive::list(&prepared.installation, &archive.bytes).await?;
+    excluded
+        .restore_list(&entries)
+        .map_err(|needs| BackupError::ExcludedIsInside {
+            target: target.name.to_string(),
+            needs: needs.join(", "),
+        })
 }
 
 /// Columns can be swapped by name, or change their types without a rewrite: only a lock would have kept them.

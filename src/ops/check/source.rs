@@ -1,6 +1,7 @@
 //! The source: can it be reached, read completely, and in a consistent way?
 
 use crate::model::contents::{DatabaseFacts, Extension};
+use crate::ops::backup::excluded::Excluded;
 use crate::ops::backup::plan::{self, Abilities};
 use crate::ops::backup::prepare::locks_needed;
 use crate::ops::privileges;
@@ -24,6 +25,7 @@ const SHOWN: usize = 10;
 pub(super) struct Found {
     pub(super) server_version_num: i32,
     pub(super) database: DatabaseFacts,
+    /// Without those that restore tests leave out.
     pub(super) extensions: Vec<Extension>,
 }
 
@@ -104,18 +106,21 @@ async fn look(
     server(&identity, lines);
     same_source(surroundings, target, &identity, lines).await;
     let relations = relations::list(session).await?;
+    let excluded = Excluded::find(session, target, &relations).await?;
     let wanted: Vec<Relation> = relations
         .iter()
-        .filter(|relation| !plan::excluded(target, relation))
+        .filter(|relation| !excluded.relation(relation))
         .cloned()
         .collect();
     privileges(session, &wanted, lines).await?;
     locks(target, &identity, &wanted, lines);
-    not_covered(target, session, &relations, lines);
+    not_covered(target, session, &relations, &excluded, lines);
+    let mut extensions = facts::extensions(session).await?;
+    extensions.retain(|extension| !target.skip_extensions.contains(&extension.name));
     Ok(Found {
         server_version_num: session.server_version_num(),
         database: facts::database(session).await?,
-        extensions: facts::extensions(session).await?,
+        extensions,
     })
 }
 
@@ -252,13 +257,19 @@ fn locks(target: &Target, identity: &ServerIdentity, wanted: &[Relation], lines:
     }
 }
 
-fn not_covered(target: &Target, session: &Session, relations: &[Relation], lines: &mut Lines) {
+fn not_covered(
+    target: &Target,
+    session: &Session,
+    relations: &[Relation],
+    excluded: &Excluded,
+    lines: &mut Lines,
+) {
     let abilities = Abilities {
         server_version_num: session.server_version_num(),
         standby: session.in_recovery(),
         quoting: Quoting::Utf8,
     };
-    let left_out = plan::not_covered(target, relations, &abilities);
+    let left_out = plan::not_covered(target, relations, excluded, &abilities);
     if left_out.is_empty() {
         lines.ok("coverage", "all tables, sequences and views");
         return;

@@ -1,10 +1,9 @@
 //! Making a database again: roles, schema, rows, indexes and constraints, the rest, statistics.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::contents::{Contents, DatabaseFacts, LoadStage};
-use crate::model::manifest::Manifest;
 use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
@@ -18,8 +17,10 @@ use crate::postgres::session::Session;
 use crate::postgres::settings::sets_the_comment;
 use crate::postgres::statistics;
 
+use super::left_out::LeftOut;
 use super::load::{self, Load};
 use super::marker::Marker;
+pub(in crate::ops) use super::source::Backup;
 use super::{RestoreError, source};
 
 /// Where a backup is restored to.
@@ -99,15 +100,15 @@ impl Destination {
         }
     }
 
-    fn archive(&self) -> PathBuf {
+    /// The backup's schema, where it lies while it is restored and compared.
+    pub(in crate::ops) fn archive(&self) -> PathBuf {
         self.directory.join("schema.dump")
     }
-}
 
-/// A backup with its description read.
-pub(in crate::ops) struct Backup {
-    pub(in crate::ops) manifest: Manifest,
-    pub(in crate::ops) contents: Arc<Contents>,
+    /// The list by which pg_restore leaves out some of it.
+    pub(in crate::ops) fn list(&self, left_out: &LeftOut) -> Option<PathBuf> {
+        left_out.list().map(|_| self.directory.join("schema.list"))
+    }
 }
 
 /// Makes the roles of the backup where they are missing.
@@ -165,21 +166,10 @@ pub(in crate::ops) async fn restore(
 ) -> Result<(), RestoreError> {
     phases.begin("schema");
     pause("restore-schema").await;
-    let archive = source::read(&context.repository, &backup.manifest.schema).await?;
-    let path = destination.archive();
-    tokio::fs::write(&path, archive)
-        .await
-        .map_err(|source| RestoreError::File {
-            tried: "write",
-            path: path.display().to_string(),
-            source,
-        })?;
-    step(
-        destination,
-        PRE_DATA,
-        section(destination, PRE_DATA, 1, Existing::Error),
-    )
-    .await?;
+    put_schema(context, backup, destination).await?;
+    let list = destination.list(&backup.left_out);
+    let pre_data = section(destination, list.as_deref(), PRE_DATA, 1, Existing::Error);
+    step(destination, PRE_DATA, pre_data).await?;
 
     phases.begin("data");
     pause("restore-data").await;
@@ -188,7 +178,7 @@ pub(in crate::ops) async fn restore(
 
     phases.begin("indexes");
     pause("restore-indexes").await;
-    indexes(destination).await?;
+    indexes(destination, list.as_deref()).await?;
 
     phases.begin("finish");
     pause("restore-finish").await;
@@ -199,7 +189,9 @@ pub(in crate::ops) async fn restore(
         .await?;
     large_objects(context, backup, destination, &session).await?;
     for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
-        if destination.keeps_its_comment && sets_the_comment(&statement) {
+        if (destination.keeps_its_comment && sets_the_comment(&statement))
+            || backup.left_out.statement(&statement)
+        {
             continue;
         }
         session.batch("set sequences and settings", &statement).await?;
@@ -216,6 +208,27 @@ pub(in crate::ops) async fn restore(
 
     phases.begin("analyze");
     session.batch("analyze", &analyze).await?;
+    Ok(())
+}
+
+/// Writes the schema's archive to where pg_restore can read it, and the list of what of it is restored.
+async fn put_schema(
+    context: &Context,
+    backup: &Backup,
+    destination: &Destination,
+) -> Result<(), RestoreError> {
+    let archive = source::read(&context.repository, &backup.manifest.schema).await?;
+    let list = destination.list(&backup.left_out).zip(backup.left_out.list());
+    let list = list.map(|(path, list)| (path, list.as_bytes().to_vec()));
+    for (path, bytes) in [(destination.archive(), archive)].into_iter().chain(list) {
+        tokio::fs::write(&path, bytes)
+            .await
+            .map_err(|source| RestoreError::File {
+                tried: "write",
+                path: path.display().to_string(),
+                source,
+            })?;
+    }
     Ok(())
 }
 
@@ -245,7 +258,7 @@ async fn step(
 
 /// Builds indexes and constraints. When an earlier try broke in the middle, what it has built is kept; the comparison of
 /// the schema at the end proves that nothing is missing.
-async fn indexes(destination: &Destination) -> Result<(), RestoreError> {
+async fn indexes(destination: &Destination, list: Option<&Path>) -> Result<(), RestoreError> {
     let mut existing = Existing::Error;
     if let Some(marker) = &destination.marker {
         let session = marker.session().await?;
@@ -254,17 +267,13 @@ async fn indexes(destination: &Destination) -> Result<(), RestoreError> {
         }
         Marker::note(&session, POST_DATA_BEGUN).await?;
     }
-    let jobs = destination.jobs;
-    step(
-        destination,
-        POST_DATA,
-        section(destination, POST_DATA, jobs, existing),
-    )
-    .await
+    let post_data = section(destination, list, POST_DATA, destination.jobs, existing);
+    step(destination, POST_DATA, post_data).await
 }
 
 async fn section(
     destination: &Destination,
+    list: Option<&Path>,
     section: &str,
     jobs: usize,
     existing: Existing,
@@ -276,6 +285,7 @@ async fn section(
         connection: &connection,
         on: &destination.on,
         archive: &archive,
+        list,
         section,
         jobs,
         existing,

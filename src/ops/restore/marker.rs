@@ -138,6 +138,6 @@ impl Marker {
 fn step_of(stage: LoadStage, key: &str) -> String {
     match stage {
         LoadStage::BeforeIndexes => format!("object {key}"),
-        LoadStage::AfterIndexes => format!("late object {key}"),
+        LoadStage::AfterIndexes | LoadStage::Never => format!("late object {key}"),
     }
 }

@@ -3,6 +3,7 @@
 //! - `source` chooses a backup and reads its parts.
 //! - `build` makes the database again, phase by phase.
 //! - `load` loads the rows.
+//! - `left_out` is what is not restored of a backup.
 //! - `lacks` finds what is missing before anything is touched.
 //! - `real` is the command `restore`, with its marker.
 //! - `tables` brings single tables back beside others.
@@ -10,6 +11,7 @@
 pub(super) mod build;
 pub(super) mod lacks;
 mod destination;
+pub(super) mod left_out;
 mod load;
 mod marker;
 mod real;

@@ -244,9 +244,10 @@ async fn prepare(
     if options.tablespaces == Tablespaces::OfTheDatabase {
         contents.leave_out_tablespaces();
     }
-    let contents = Arc::new(contents);
-    let mut lacking = lacks::destination(&session, &contents).await?;
-    lacking.extend(lacks::roles(&session, &contents).await?);
+    let backup = Backup::new(&context.repository, manifest, contents).await?;
+    let contents = &backup.contents;
+    let mut lacking = lacks::destination(&session, contents).await?;
+    lacking.extend(lacks::roles(&session, contents).await?);
     let source_major = contents.database.server_version_num / 10_000;
     let major = u32::try_from(source_major.max(session.server_version_num() / 10_000)).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
@@ -268,7 +269,7 @@ async fn prepare(
         connection: to.clone(),
     });
     Ok(Prepared {
-        backup: Backup { manifest, contents },
+        backup,
         session,
         destination,
         continues: begun.is_some(),

@@ -1,5 +1,7 @@
 //! Choosing a backup, and reading its parts.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use crate::model::backup_id::BackupId;
@@ -10,6 +12,7 @@ use crate::ops::script;
 use crate::repository::{Error as RepositoryError, Repository};
 
 use super::RestoreError;
+use super::left_out::LeftOut;
 
 /// Which backup is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,28 @@ pub enum Choice {
     Exactly(BackupId),
     /// The newest whose recovery point is not after this.
     Before(DateTime<Utc>),
+}
+
+/// A backup with its description read.
+pub(in crate::ops) struct Backup {
+    pub(in crate::ops) manifest: Manifest,
+    /// Cut down to what is restored.
+    pub(in crate::ops) contents: Arc<Contents>,
+    pub(in crate::ops) left_out: LeftOut,
+}
+
+impl Backup {
+    pub(in crate::ops) async fn new(
+        repository: &Repository,
+        manifest: Manifest,
+        contents: Contents,
+    ) -> Result<Self, RestoreError> {
+        Ok(Self {
+            left_out: LeftOut::of_backup(repository, &manifest).await?,
+            manifest,
+            contents: Arc::new(contents),
+        })
+    }
 }
 
 /// Finds the backup in the repository.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::model::contents::{Column, Contents, Table, TableName};
+use crate::model::contents::{Column, Contents, LoadStage, Table, TableName};
 use crate::model::fingerprint::Fingerprint;
 use crate::model::verification::{Finding, Severity, Verification};
 use crate::ops::context::Progress;
@@ -46,7 +46,7 @@ pub(super) async fn compare(
     let mut compared = Vec::new();
     let total_bytes = contents.tables.iter().map(|table| table.fingerprint.bytes).sum();
     let mut queue = Vec::new();
-    for (index, table) in contents.tables.iter().enumerate() {
+    for (index, table) in restored(contents) {
         let name = table.display_name();
         let Some(relation) = by_name.get(&(table.schema.as_str(), table.name.as_str())) else {
             verification
@@ -97,6 +97,12 @@ pub(super) async fn compare(
         judge(&contents.tables[index], &found, verification);
     }
     Ok(())
+}
+
+/// The tables whose rows were loaded, by number.
+fn restored(contents: &Contents) -> impl Iterator<Item = (usize, &Table)> {
+    let tables = contents.tables.iter().enumerate();
+    tables.filter(|(_, table)| table.load != LoadStage::Never)
 }
 
 fn hold_the_same(found: &[Column], expected: &[Column]) -> bool {

@@ -115,10 +115,7 @@ pub(super) async fn prepare(
     let lacking = lacks::find(&session, &contents, &into, schema).await?;
     Ok(Prepared {
         place: Arc::new(Place::new(schema, &manifest.id, run)),
-        backup: Backup {
-            manifest,
-            contents: Arc::new(contents),
-        },
+        backup: Backup::new(&context.repository, manifest, contents).await?,
         session,
         state,
         selection,
@@ -188,7 +185,7 @@ async fn archive_sql(
     let written_by = written_by.and_then(|major| major.parse().ok()).unwrap_or(0);
     let source_major = u32::try_from(contents.database.server_version_num / 10_000).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), source_major.max(written_by))?;
-    let sql = dump::as_sql_bytes(&installation, &path).await;
+    let sql = dump::as_sql_bytes(&installation, &path, None).await;
     // The archive itself was checked: a program that fails on it says nothing of the backup.
     let sql = sql.map_err(|error| RestoreError::Program {
         error: Box::new(error),
