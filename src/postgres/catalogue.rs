@@ -71,9 +71,13 @@ pub async fn read(session: &Session) -> Result<Vec<CatalogueObject>, Error> {
     for block in blocks(OBJECTS).filter(|block| block.since <= major) {
         let tried = format!("read {}", block.catalogue);
         for row in session.select(&tried, &block.query(), &[]).await? {
+            // Its name is looked up as it is now: it was dropped meanwhile, which makes the backup start over.
+            let Some(name) = row.get::<_, Option<String>>(1) else {
+                continue;
+            };
             objects.push(CatalogueObject {
                 kind: row.get(0),
-                name: row.get(1),
+                name,
                 state: row.get(2),
                 class: row.get(3),
                 oid: row.get(4),

@@ -275,9 +275,9 @@ mod tests {
             logs: Path::new("/logs"),
         };
         let fixed = fixed(&wanted, &places);
-        let max = ("cron.max_running_jobs".to_owned(), "0".to_owned());
+        let launcher = ("cron.launch_active_jobs".to_owned(), "off".to_owned());
         assert!(
-            fixed.contains(&max),
+            fixed.contains(&launcher),
             "no setting of the caller lets jobs run: {fixed:?}"
         );
         assert!(text.contains("shared_buffers = '512MB'") && text.contains("fsync = 'on'"));

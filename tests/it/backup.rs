@@ -119,7 +119,12 @@ fn varied_content_comes_back_as_it_was_with_one_worker_and_with_four() {
         let backup = expect_round_trip(&ernstfall, &source, &copy);
         assert_eq!(backup["totals"]["large_objects"], 3);
         assert_eq!(backup["attempts"], 1);
-        assert_eq!(backup["findings"], serde_json::json!([]));
+        // The databases that the copies are made in are nobody's targets.
+        let mut findings = backup["findings"].as_array().unwrap().iter();
+        assert!(
+            findings.all(|finding| finding["subject"] == "databases"),
+            "{backup:#}"
+        );
         assert_eq!(copy.dump_schema(), source.dump_schema());
         assert_eq!(copy.query_one_text("select count(*) from no_columns"), "7");
         assert_eq!(copy.query_one_text("select nextval('never_called')"), "5");
