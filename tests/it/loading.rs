@@ -3,8 +3,11 @@
 
 use serde_json::Value;
 
+use crate::restore_test::installation_with_a_script;
 use crate::shop::{Shop, content, mismatches};
 use crate::support::cluster::Cluster;
+use crate::support::directory::TestDir;
+use crate::support::programs::Programs;
 
 /// Names of what a record says is not covered, by kind.
 fn not_covered(record: &Value, kind: &str) -> Vec<String> {
@@ -296,4 +299,49 @@ fn a_materialised_view_over_a_foreign_table_is_left_empty_and_named() {
         named("materialized view rows"),
         ["public.cached", "public.cached_again"]
     );
+}
+
+#[test]
+fn of_an_extensions_tables_the_rows_that_it_calls_the_users_come_back() {
+    let directory = TestDir::new("programs");
+    let script = "
+        create table setting (name text primary key, value text, own boolean not null default true);
+        insert into setting values ('seed', 'of the extension', false);
+        select pg_catalog.pg_extension_config_dump('setting', 'where own');
+        create table journal (line text); select pg_catalog.pg_extension_config_dump('journal', '');
+        create table fixed (line text); insert into fixed values ('of the extension');";
+    let programs = installation_with_a_script(&directory, "shop_settings", script);
+    std::fs::copy(Programs::newest().path("pg_restore"), programs.path("pg_restore")).unwrap();
+    let bin_dir = format!("{:?}", programs.path("").display().to_string());
+    let shop = Shop::on(Cluster::builder().programs(programs).start());
+    shop.database.execute(
+        "create extension shop_settings; insert into setting values ('mine', 'of the user');
+         update setting set value = 'changed' where name = 'seed';
+         insert into journal values ('a line'); insert into fixed values ('of the user')",
+    );
+    // The sandbox shows none of that installation's files, which lie beside the test's.
+    let open = "[scratch]\nisolation = \"none\"\n";
+    let ernstfall = || shop.ernstfall().key("bin_dir", &bin_dir).tables(open);
+    let backup = ernstfall()
+        .run(["backup", "shop", "--json"])
+        .expect_code(0)
+        .json();
+    assert_eq!(not_covered(&backup, "table rows"), ["public.fixed"]);
+    let mut running = ernstfall()
+        .pause_at("restore-verify")
+        .spawn(["restore-test", "shop", "--json"]);
+    running.wait_until_paused("restore-verify");
+    let rows = |sql: &str| shop.copy().query_one_text(sql);
+    assert_eq!(
+        rows("select string_agg(name || ' ' || value, ', ' order by name) from setting"),
+        "mine of the user, seed of the extension"
+    );
+    assert_eq!(rows("select string_agg(line, ', ') from journal"), "a line");
+    assert_eq!(
+        rows("select string_agg(line, ', ') from fixed"),
+        "of the extension"
+    );
+    running.resume();
+    let record = running.wait().expect_code(0).json();
+    assert_eq!(record["verdict"], "passed");
 }
