@@ -59,6 +59,9 @@ const HOLDING_SECRETS: &[&str] = &[
     "; Type: USER MAPPING;",
     "; Type: SUBSCRIPTION;",
     "; Type: SERVER;",
+    "; Type: FOREIGN TABLE;",
+    "; Type: FUNCTION;",
+    "; Type: PROCEDURE;",
 ];
 
 /// pg_dump's own comment above each entry: name, type, schema and owner.

@@ -54,6 +54,7 @@ pub(super) fn sample_relation(size_bytes: u64) -> Relation {
         filenode_now: 1,
         heap: true,
         populated: true,
+        partition_of: Vec::new(),
         remote: false,
         size_bytes,
         pages: u32::try_from(size_bytes / 8192).unwrap_or(u32::MAX),

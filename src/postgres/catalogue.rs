@@ -6,6 +6,7 @@
 use crate::model::contents::CatalogueObject;
 
 use super::error::Error;
+use super::facts;
 use super::session::Session;
 
 /// The kinds of objects, and what is said of them.
@@ -20,6 +21,8 @@ struct Block<'a> {
     catalogue: &'a str,
     /// The first major version that has it.
     since: i32,
+    /// Only a superuser may read it.
+    for_superusers: bool,
     query: &'a str,
 }
 
@@ -27,10 +30,15 @@ struct Block<'a> {
 fn blocks(file: &str) -> impl Iterator<Item = Block<'_>> {
     file.split("\n\n").filter_map(|block| {
         let (head, query) = block.trim().strip_prefix("-- ")?.split_once('\n')?;
+        let (head, for_superusers) = match head.strip_suffix(" for superusers") {
+            Some(head) => (head, true),
+            None => (head, false),
+        };
         let (catalogue, since) = head.split_once(" since ").unwrap_or((head, "0"));
         Some(Block {
             catalogue: catalogue.strip_prefix("pg_").map(|_| catalogue)?,
             since: since.parse().ok()?,
+            for_superusers,
             query: query.trim_end_matches(';'),
         })
     })
@@ -45,10 +53,10 @@ impl Block<'_> {
         let Self { catalogue, query, .. } = self;
         format!(
             "SELECT x.kind::text, x.name::text,
-                    concat_ws('; ', 'owner ' || pg_get_userbyid(x.owner::oid),
+                    concat_ws('; ', 'owner ' || (SELECT r.rolname FROM pg_roles r WHERE r.oid = x.owner::oid),
                         'grants ' || CASE WHEN x.grants_on IS NOT NULL THEN coalesce((
                             SELECT string_agg(DISTINCT
-                                CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END COLLATE \"C\"
+                                coalesce((SELECT r.rolname FROM pg_roles r WHERE r.oid = a.grantee), 'PUBLIC') COLLATE \"C\"
                                 || ' ' || a.privilege_type || CASE WHEN a.is_grantable THEN '*' ELSE '' END, ', ')
                               FROM aclexplode(coalesce(x.grants::aclitem[], acldefault(x.grants_on::\"char\", x.owner::oid))) AS a), 'none') END,
                         nullif(x.state, '')),
@@ -68,7 +76,9 @@ impl Block<'_> {
 pub async fn read(session: &Session) -> Result<Vec<CatalogueObject>, Error> {
     let major = session.server_version_num() / 10_000;
     let mut objects = Vec::new();
-    for block in blocks(OBJECTS).filter(|block| block.since <= major) {
+    let superuser = facts::role_powers(session).await?.superuser;
+    let readable = |block: &Block<'_>| block.since <= major && (superuser || !block.for_superusers);
+    for block in blocks(OBJECTS).filter(readable) {
         let tried = format!("read {}", block.catalogue);
         for row in session.select(&tried, &block.query(), &[]).await? {
             // Its name is looked up as it is now: it was dropped meanwhile, which makes the backup start over.
@@ -99,6 +109,7 @@ mod tests {
         let found: Vec<Block> = blocks(OBJECTS).collect();
         assert_eq!(found.len(), OBJECTS.matches(";\n").count());
         assert!(found.iter().any(|block| block.since == 15));
+        assert!(found.iter().any(|block| block.for_superusers));
         assert!(found.iter().all(|block| block.query.contains("FROM pg_")));
     }
 

@@ -89,13 +89,17 @@ fn with_own_options(connection: &ChildConnection, options: &str) -> String {
 /// others. Only those: a pooler may refuse a connection that brings settings along.
 pub async fn options(session: &Session) -> Result<String, Error> {
     let sql = "SELECT s.name, s.wanted
-                 FROM (VALUES ('quote_all_identifiers', 'off'), ('bytea_output', 'hex'), ('lc_monetary', 'C'))
-                      AS s(name, wanted)
+                 FROM (VALUES ('quote_all_identifiers', 'off'), ('bytea_output', 'hex'), ('lc_monetary', 'C'),
+                              ('standard_conforming_strings', 'on')) AS s(name, wanted)
                  JOIN pg_catalog.pg_settings g ON g.name = s.name AND g.reset_val <> s.wanted
                 WHERE s.name <> 'lc_monetary' OR EXISTS (
                       SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
                        WHERE a.atttypid IN ('pg_catalog.money'::pg_catalog.regtype, 'pg_catalog.money[]'::pg_catalog.regtype)
-                         AND c.relkind <> 'i' AND a.attnum > 0)";
+                         AND c.relkind <> 'i' AND a.attnum > 0
+                      UNION ALL SELECT FROM pg_catalog.pg_type t
+                       WHERE t.typbasetype = 'pg_catalog.money'::pg_catalog.regtype
+                      UNION ALL SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384
+                         AND 'pg_catalog.money'::pg_catalog.regtype = ANY (p.proargtypes::oid[] || p.prorettype))";
     let rows = session
         .select("read the settings of a new session", sql, &[])
         .await?;
@@ -126,6 +130,7 @@ async fn run(mut command: Command, on: &str) -> Result<(Vec<u8>, String), Error>
     }
     // pg_dump sets --lock-wait-timeout as a statement_timeout for the time that it locks.
     let lock_timeout = errors.contains("statement timeout") && errors.contains("LOCK TABLE");
+    let out_of_locks = errors.contains("max_locks_per_transaction");
     let kind = if lock_timeout || errors.contains("lock timeout") {
         ErrorKind::LockTimeout
     } else {
@@ -137,7 +142,11 @@ async fn run(mut command: Command, on: &str) -> Result<(Vec<u8>, String), Error>
         on,
         kind,
         reason,
-        "see what pg_dump says, and try again once that is mended",
+        if out_of_locks {
+            "raise max_locks_per_transaction of the server: pg_dump locks every table at once"
+        } else {
+            "see what pg_dump says, and try again once that is mended"
+        },
     ))
 }
 

@@ -192,16 +192,18 @@ pub async fn extensions(session: &Session) -> Result<Vec<Extension>, Error> {
 /// Databases in which services keep what is theirs.
 const PLATFORM_DATABASES: &[&str] = &["azure_maintenance", "azure_sys", "cloudsqladmin", "rdsadmin"];
 
-/// The other databases of the server that may hold somebody's data: no templates, no platform's, and not the database
+/// The other databases of the server that may hold somebody's data: no templates, no platform's, no scratch, and not the database
 /// `postgres` as long as it is no bigger than a new one.
 pub async fn other_databases(session: &Session) -> Result<Vec<String>, Error> {
     let sql = "WITH candidate AS (
                    SELECT d.datname::text AS name, d.datistemplate AS template, d.datallowconn AS open,
-                          CASE WHEN pg_catalog.has_database_privilege(d.oid, 'CONNECT')
+                          CASE WHEN d.datname IN ('postgres', 'template1')
+                                    AND pg_catalog.has_database_privilege(d.oid, 'CONNECT')
                                THEN pg_catalog.pg_database_size(d.oid) END AS bytes
                      FROM pg_catalog.pg_database d)
                SELECT name FROM candidate
                 WHERE open AND NOT template AND name <> pg_catalog.current_database() AND NOT name = ANY ($1)
+                  AND NOT pg_catalog.starts_with(name, 'ernstfall_scratch_')
                   AND NOT (name = 'postgres'
                            AND coalesce(bytes <= (SELECT t.bytes FROM candidate t WHERE t.name = 'template1') + 1048576, true))
                 ORDER BY name";

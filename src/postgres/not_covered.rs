@@ -22,6 +22,10 @@ const QUERIES: &[&str] = &[
             'pg_dump does not write that they are disabled: the copy enforces the key'::text
        FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint c ON c.oid = t.tgconstraint
       WHERE t.tgisinternal AND t.tgenabled <> 'O' GROUP BY 2",
+    "SELECT 'replica identity'::text, n.nspname || '.' || c.relname, 'the index that it named was dropped'::text
+       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relkind IN ('r', 'p') AND c.relreplident = 'i'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisreplident)",
     "SELECT 'temporary table'::text, n.nspname || '.' || c.relname, 'it ends with its session'::text
        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       WHERE c.relpersistence = 't' AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_toast'",

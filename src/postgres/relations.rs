@@ -33,6 +33,8 @@ pub struct Relation {
     /// The table's access method is `heap`: only there do ctid ranges mean what we need.
     pub heap: bool,
     pub populated: bool,
+    /// The partitioned tables above it, as `schema.table`; found by `partitions::mark`.
+    pub partition_of: Vec<String>,
     /// A materialised view that cannot be refreshed without other servers; found by `mark_remote_views`.
     pub remote: bool,
     /// Bytes of the table with its TOAST, without indexes; 0 until it is measured.
@@ -108,6 +110,7 @@ pub async fn list(session: &Session) -> Result<Vec<Relation>, Error> {
         filenode_now: row.get(6),
         heap: row.get(7),
         populated: row.get(8),
+        partition_of: Vec::new(),
         remote: false,
         size_bytes: 0,
         pages: 0,

@@ -113,6 +113,7 @@ pub async fn export<F: Future<Output = ()>>(
     let oids: Vec<u32> = relations.iter().filter(|r| r.lockable()).map(|r| r.oid).collect();
     let columns = relations::columns(&session, &oids).await?;
     let partitions = partitions::list(&session).await?;
+    partitions::mark(&partitions, &mut relations);
     same_now(&relations, &wanted)?;
     same_columns(guard, &locked, &columns).await?;
     Ok(Exporter {

@@ -13,7 +13,11 @@ const ALL_BUT_THOSE_OVER_FOREIGN_TABLES: &str = "
                 THEN pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ') END
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
-       AND NOT EXISTS (SELECT FROM reaching_out WHERE reaching_out.oid = c.oid)";
+       AND NOT EXISTS (SELECT FROM reaching_out WHERE reaching_out.oid = c.oid)
+       -- A partition is visited with the partitioned table above it.
+       AND NOT (c.relispartition AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_inherits i JOIN reaching_out ON i.inhparent = reaching_out.oid
+                 WHERE i.inhrelid = c.oid))";
 
 /// The statement that takes the statistics of every table that can be read here.
 pub async fn analyze_statement(session: &Session) -> Result<String, Error> {

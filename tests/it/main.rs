@@ -16,6 +16,7 @@ mod encodings;
 mod everything;
 mod guards;
 mod harmless;
+mod healthy;
 mod json;
 mod kill;
 mod left_out;

@@ -107,6 +107,11 @@ async fn read(
         quoting: schema::quoting(&prepared.guard).await?,
     };
     let plan = plan::plan(target, schema::seen(exporter, excluded), &abilities);
+    for pattern in plan::idle_patterns(target, &exporter.relations) {
+        let message = format!("{pattern} matches no table: is it spelled as schema.table?");
+        context.progress.note(&message);
+        notes.lock().findings.push(super::warning("exclude", message));
+    }
     let schema = schema::read_schema(target, prepared, exporter, excluded, &plan, child).await?;
     pause("after-schema").await;
 

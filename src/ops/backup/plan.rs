@@ -103,9 +103,10 @@ fn table_name(relation: &Relation) -> TableName {
 impl Plan {
     /// Adds tables and their pieces; partitions whose rows may move are added as one table.
     fn add_all(&mut self, target: &Target, copied: &[&Relation], seen: Seen<'_>, abilities: &Abilities) {
+        let by_oid: BTreeMap<u32, &Relation> = seen.relations.iter().map(|one| (one.oid, one)).collect();
         let mut through = BTreeMap::new();
         for &relation in copied {
-            let root = |partition: &Partition| seen.relations.iter().find(|root| root.oid == partition.root);
+            let root = |partition: &Partition| by_oid.get(&partition.root).copied();
             let partition = seen.partitions.get(&relation.oid);
             let table = match partition.and_then(|partition| Some((partition, root(partition)?))) {
                 Some((partition, root)) if partition.rows_may_move => *through
@@ -119,15 +120,13 @@ impl Plan {
             };
             self.add_units(target, table, relation, abilities);
         }
-        for (root, table) in through {
-            let of_root = |relation: &&Relation| {
-                let partition = seen.partitions.get(&relation.oid);
-                partition.is_some_and(|partition| partition.root == root)
-                    && relation.has_rows()
-                    && !seen.excluded.relation(relation)
-            };
-            // Those without rows in the backup too: rows of others may come to lie there.
-            self.tables[table].partitions = seen.relations.iter().filter(of_root).map(table_name).collect();
+        // Those without rows in the backup too: rows of others may come to lie there.
+        let holds_rows = |relation: &&Relation| relation.has_rows() && !seen.excluded.relation(relation);
+        for relation in seen.relations.iter().filter(holds_rows) {
+            let root = seen.partitions.get(&relation.oid).map(|partition| partition.root);
+            if let Some(table) = root.and_then(|root| through.get(&root)) {
+                self.tables[*table].partitions.push(table_name(relation));
+            }
         }
     }
 
@@ -208,6 +207,25 @@ pub(in crate::ops) fn not_covered(
     of_relations.chain(excluded.not_covered()).collect()
 }
 
+/// Patterns of the target that match nothing: what somebody meant to leave out is in the backup.
+pub(super) fn idle_patterns(target: &Target, relations: &[Relation]) -> Vec<String> {
+    let matches = |pattern: &String, name: &str| matches_any(std::slice::from_ref(pattern), name);
+    let idle = |key: &str, patterns: &[String]| -> Vec<String> {
+        let meant = |pattern: &&String| {
+            !relations
+                .iter()
+                .any(|relation| matches(pattern, &relation.display_name()))
+        };
+        let idle = patterns.iter().filter(meant);
+        idle.map(|pattern| format!("{key} \"{pattern}\"")).collect()
+    };
+    [
+        idle("exclude", &target.exclude),
+        idle("exclude_data", &target.exclude_data),
+    ]
+    .concat()
+}
+
 /// Why nothing of a relation's rows is in the backup though its definition is, if it is so.
 fn left_out(target: &Target, relation: &Relation, abilities: &Abilities) -> Option<NotCovered> {
     let name = relation.display_name();
@@ -236,7 +254,11 @@ fn left_out(target: &Target, relation: &Relation, abilities: &Abilities) -> Opti
         RelationKind::Table => {}
         _ => return None,
     }
-    if matches_any(&target.exclude_data, &name) {
+    let above = relation.partition_of.iter();
+    if above
+        .chain([&name])
+        .any(|name| matches_any(&target.exclude_data, name))
+    {
         return because("table rows", "the target's `exclude_data` leaves them out");
     }
     if relation.unlogged && abilities.standby {

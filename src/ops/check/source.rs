@@ -9,6 +9,7 @@ use crate::ops::target::Target;
 use crate::postgres::conninfo::{ConnectionSettings, Endpoint};
 use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
 use crate::postgres::identifier::Quoting;
+use crate::postgres::partitions;
 use crate::postgres::relations::{self, Relation};
 use crate::postgres::session::Session;
 use crate::postgres::{Error, ErrorKind, pooler};
@@ -105,7 +106,9 @@ async fn look(
     let identity = facts::identity(session).await?;
     server(&identity, lines);
     same_source(surroundings, target, &identity, lines).await;
-    let relations = relations::list(session).await?;
+    let mut relations = relations::list(session).await?;
+    relations::mark_remote_views(session, &mut relations).await?;
+    partitions::mark(&partitions::list(session).await?, &mut relations);
     let excluded = Excluded::find(session, target, &relations).await?;
     let wanted: Vec<Relation> = relations
         .iter()

@@ -168,6 +168,7 @@ pub(in crate::ops) async fn restore(
     pause("restore-schema").await;
     put_schema(context, backup, destination).await?;
     let list = destination.list(&backup.left_out);
+    drop_schema_public(backup, destination).await?;
     let pre_data = section(destination, list.as_deref(), PRE_DATA, 1, Existing::Error);
     step(destination, PRE_DATA, pre_data).await?;
 
@@ -230,6 +231,24 @@ async fn put_schema(
             })?;
     }
     Ok(())
+}
+
+/// The schema public comes with every new database; a source may have dropped it. In a database of somebody else's making
+/// it stays.
+async fn drop_schema_public(backup: &Backup, destination: &Destination) -> Result<(), RestoreError> {
+    let mut schemas = backup
+        .contents
+        .catalogue
+        .iter()
+        .filter(|object| object.kind == "schema");
+    if destination.marker.is_some() || schemas.any(|schema| schema.name == "public") {
+        return Ok(());
+    }
+    let session = Session::connect(&destination.connection, "restore", None).await?;
+    let statement = "DROP SCHEMA IF EXISTS public";
+    Ok(session
+        .batch("drop the schema public, which the source has not", statement)
+        .await?)
 }
 
 /// The settings that the application's sessions would have, but for what could stop us: queries in views and indexes

@@ -105,7 +105,8 @@ pub(super) fn destination(
 ) -> Result<Destination, RestoreError> {
     let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
     let dsn = format!(
-        "host={} port={} user={} dbname={} sslmode=disable",
+        // A role that is set with the database must not take our rights away.
+        "host={} port={} user={} dbname={} sslmode=disable options='-c role=none'",
         quoted(&embedded.socket_directory().to_string_lossy()),
         embedded.port(),
         quoted(embedded.superuser()),

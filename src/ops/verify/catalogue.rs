@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::contents::{CatalogueObject, Contents};
-use crate::model::verification::Verification;
+use crate::model::verification::{Finding, Severity, Verification};
 use crate::postgres::catalogue;
 use crate::postgres::error::Error;
 use crate::postgres::session::Session;
@@ -16,7 +16,7 @@ type States<'a> = BTreeMap<(&'a str, &'a str), &'a str>;
 pub(super) async fn compare(
     session: &Session,
     contents: &Contents,
-    kind: CopyKind,
+    copy: CopyKind,
     verification: &mut Verification,
 ) -> Result<(), Error> {
     let found = catalogue::read(session).await?;
@@ -27,6 +27,15 @@ pub(super) async fn compare(
             other => {
                 let missing = || ((*state).to_owned(), "missing".to_owned());
                 let (expected, found) = other.map_or_else(missing, |other| differing(state, other));
+                // The schema public was there before, with the rights that whoever made the database gave.
+                if copy == CopyKind::GivenDatabase && (*kind, *name) == ("schema", "public") {
+                    verification.findings.push(Finding {
+                        severity: Severity::Warning,
+                        subject: "schema public".to_owned(),
+                        message: format!("{expected} in the source, {found} in the database restored into"),
+                    });
+                    continue;
+                }
                 verification
                     .mismatches
                     .push(mismatch(kind, name, expected, found));
@@ -34,7 +43,7 @@ pub(super) async fn compare(
         }
     }
     // What else a given database holds is its owner's business.
-    if kind == CopyKind::Scratch {
+    if copy != CopyKind::GivenDatabase {
         for ((kind, name), state) in found {
             if !expected.contains_key(&(kind, name)) {
                 verification

@@ -3,9 +3,10 @@
 mod catalogue;
 mod tables;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::contents::{Contents, DatabaseFacts, DatabaseSetting, LargeObjects, Table};
+use crate::model::contents::{Contents, DatabaseFacts, DatabaseSetting, LargeObjects, Sequence, Table};
 use crate::model::verification::{Finding, Mismatch, Severity, Verification};
 use crate::ops::context::Progress;
 use crate::postgres::conninfo::ConnectionSettings;
@@ -118,16 +119,20 @@ async fn compare_sequences(
         .map(|relation| (relation.schema.clone(), relation.name.clone()))
         .collect();
     let found = sequences::read(session, &names).await?;
+    let found: BTreeMap<(&str, &str), &Sequence> = found
+        .iter()
+        .map(|sequence| ((sequence.schema.as_str(), sequence.name.as_str()), sequence))
+        .collect();
     for expected in &contents.sequences {
-        let state = |sequence: &crate::model::contents::Sequence| {
+        let state = |sequence: &Sequence| {
             format!(
                 "last value {}, is_called {}",
                 sequence.last_value, sequence.is_called
             )
         };
         let found = found
-            .iter()
-            .find(|s| s.schema == expected.schema && s.name == expected.name);
+            .get(&(expected.schema.as_str(), expected.name.as_str()))
+            .copied();
         if found != Some(expected) {
             let found = found.map_or_else(|| "no such sequence".to_owned(), state);
             let name = format!("{}.{}", expected.schema, expected.name);

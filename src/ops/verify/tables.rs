@@ -105,12 +105,11 @@ fn restored(contents: &Contents) -> impl Iterator<Item = (usize, &Table)> {
     tables.filter(|(_, table)| table.load != LoadStage::Never)
 }
 
+/// The same columns, in whatever order: rows are read by name, and pg_dump does not keep the order of columns that a
+/// child had before its parent got them.
 fn hold_the_same(found: &[Column], expected: &[Column]) -> bool {
-    found.len() == expected.len()
-        && found
-            .iter()
-            .zip(expected)
-            .all(|(found, expected)| found.holds_the_same(expected))
+    let has = |expected: &Column| found.iter().any(|found| found.holds_the_same(expected));
+    found.len() == expected.len() && expected.iter().all(has)
 }
 
 /// The relations that hold the table's rows: itself, or all partitions among which they may have moved. A partition

@@ -1,4 +1,4 @@
--- One block per catalogue: `-- <catalogue> [since <major>]`, then a query of
+-- One block per catalogue: `-- <catalogue> [since <major>] [for superusers]`, then a query of
 --   oid, kind, name, schema (null where there is none), owner, grants, what grants are on (as acldefault() has it),
 --   state, relation (the table it belongs to; 0 if to none).
 -- Names need not be quoted: they are compared and read, never run.
@@ -12,9 +12,10 @@ SELECT o.oid,
            CASE o.relpersistence WHEN 'u' THEN 'unlogged' END,
            CASE WHEN o.relrowsecurity THEN 'row security' END,
            CASE WHEN o.relforcerowsecurity THEN 'row security forced' END,
-           CASE o.relreplident WHEN 'n' THEN 'replica identity nothing' WHEN 'f' THEN 'replica identity full'
-                WHEN 'i' THEN 'replica identity by index' END,
-           'in tablespace ' || coalesce((SELECT spcname FROM pg_tablespace WHERE oid = o.reltablespace), 'of the database'),
+           CASE WHEN o.relkind IN ('r', 'p') THEN CASE o.relreplident WHEN 'n' THEN 'replica identity nothing'
+                WHEN 'f' THEN 'replica identity full' END END,
+           'in tablespace ' || coalesce((
+               SELECT spcname FROM pg_tablespace WHERE oid = o.reltablespace AND spcname <> 'pg_default'), 'of the database'),
            'options ' || (SELECT string_agg(x, ', ' ORDER BY x COLLATE "C") FROM unnest(o.reloptions) AS x)),
        -- A sequence of a column belongs to the column's table.
        coalesce((SELECT s.refobjid FROM pg_depend s
@@ -24,13 +25,15 @@ SELECT o.oid,
  WHERE o.relkind IN ('r', 'p', 'v', 'm', 'f', 'S');
 
 -- pg_class
--- An invalid index is not dumped, and is named as not covered; a partitioned one is dumped as it is.
+-- An invalid index is not dumped, and is named as not covered. A partitioned one is valid when all partitions have theirs,
+-- which is not always so after a restore: foreign tables have none.
 SELECT o.oid, 'index', n.nspname || '.' || o.relname, n.nspname, NULL, NULL, NULL,
        concat_ws('; ',
-           CASE WHEN i.indisvalid THEN 'valid' ELSE 'not valid' END,
+           CASE WHEN o.relkind = 'I' THEN 'partitioned' ELSE 'valid' END,
            CASE WHEN i.indisprimary THEN 'primary' END, CASE WHEN i.indisunique THEN 'unique' END,
            CASE WHEN i.indisclustered THEN 'clustered' END, CASE WHEN i.indisreplident THEN 'replica identity' END,
-           'in tablespace ' || coalesce((SELECT spcname FROM pg_tablespace WHERE oid = o.reltablespace), 'of the database'),
+           'in tablespace ' || coalesce((
+               SELECT spcname FROM pg_tablespace WHERE oid = o.reltablespace AND spcname <> 'pg_default'), 'of the database'),
            'options ' || (SELECT string_agg(x, ', ' ORDER BY x COLLATE "C") FROM unnest(o.reloptions) AS x)),
        i.indrelid
   FROM pg_class o JOIN pg_index i ON i.indexrelid = o.oid JOIN pg_namespace n ON n.oid = o.relnamespace
@@ -41,14 +44,17 @@ SELECT o.oid, 'index', n.nspname || '.' || o.relname, n.nspname, NULL, NULL, NUL
 SELECT o.oid, 'constraint',
        o.conname || ' on ' || CASE WHEN o.conrelid <> 0 THEN o.conrelid::regclass::text ELSE o.contypid::regtype::text END,
        n.nspname, NULL, NULL, NULL,
-       concat_ws('; ', CASE WHEN o.convalidated THEN 'valid' ELSE 'not valid' END,
+       -- One that is inherited is made with its parent's, as valid as that.
+       concat_ws('; ', CASE WHEN o.coninhcount = 0 THEN CASE WHEN o.convalidated THEN 'valid' ELSE 'not valid' END END,
            CASE WHEN o.condeferrable THEN 'deferrable' END, CASE WHEN o.condeferred THEN 'deferred' END),
        o.conrelid
   FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace
  WHERE o.contype <> 't' AND (o.contype <> 'f' OR o.conparentid = 0);
 
 -- pg_trigger
-SELECT o.oid, 'trigger', o.tgname || ' on ' || n.nspname || '.' || c.relname, n.nspname, NULL, NULL, NULL,
+-- A partition's own is made with that of the partitioned table, and called like it.
+SELECT o.oid, 'trigger',
+       coalesce((SELECT p.tgname FROM pg_trigger p WHERE p.oid = o.tgparentid), o.tgname) || ' on ' || n.nspname || '.' || c.relname, n.nspname, NULL, NULL, NULL,
        CASE o.tgenabled WHEN 'O' THEN 'enabled' WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'enabled in replicas'
             ELSE 'always enabled' END,
        o.tgrelid
@@ -67,8 +73,8 @@ SELECT o.oid, 'rule', o.rulename || ' on ' || n.nspname || '.' || c.relname, n.n
 SELECT o.oid, 'policy', o.polname || ' on ' || n.nspname || '.' || c.relname, n.nspname, NULL, NULL, NULL,
        CASE WHEN o.polpermissive THEN 'permissive' ELSE 'restrictive' END || '; command ' || o.polcmd::text || '; to '
            || (SELECT string_agg(name, ', ' ORDER BY name)
-                 FROM (SELECT CASE role WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(role)::text END COLLATE "C"
-                         FROM unnest(o.polroles) AS role) AS r(name)),
+                 FROM (SELECT coalesce(r.rolname, 'PUBLIC') COLLATE "C"
+                         FROM unnest(o.polroles) AS role LEFT JOIN pg_roles r ON r.oid = role) AS r(name)),
        o.polrelid
   FROM pg_policy o JOIN pg_class c ON c.oid = o.polrelid JOIN pg_namespace n ON n.oid = c.relnamespace;
 
@@ -157,12 +163,11 @@ SELECT o.oid, 'publication of table', p.pubname || ': ' || n.nspname || '.' || c
 SELECT o.oid, 'publication of schema', p.pubname || ': ' || n.nspname, n.nspname, NULL, NULL, NULL, 'published', 0
   FROM pg_publication_namespace o JOIN pg_publication p ON p.oid = o.pnpubid JOIN pg_namespace n ON n.oid = o.pnnspid;
 
--- pg_subscription
+-- pg_subscription for superusers
 -- Only a superuser's dump has them. They arrive disabled, so whether they were enabled is not compared.
 SELECT o.oid, 'subscription', o.subname, NULL, o.subowner, NULL, NULL, NULL, 0
   FROM pg_subscription o
- WHERE o.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user);
+ WHERE o.subdbid = (SELECT oid FROM pg_database WHERE datname = current_database());
 
 -- pg_language
 SELECT o.oid, 'language', o.lanname, NULL, o.lanowner, o.lanacl, 'l', CASE WHEN o.lanpltrusted THEN 'trusted' END, 0
@@ -181,6 +186,6 @@ SELECT o.oid, 'cast', o.castsource::regtype || ' to ' || o.casttarget::regtype, 
 
 -- pg_default_acl
 SELECT o.oid, 'default privileges',
-       pg_get_userbyid(o.defaclrole) || ' on ' || o.defaclobjtype::text || coalesce(' in ' || n.nspname, ''), n.nspname,
+       (SELECT r.rolname FROM pg_roles r WHERE r.oid = o.defaclrole) || ' on ' || o.defaclobjtype::text || coalesce(' in ' || n.nspname, ''), n.nspname,
        o.defaclrole, o.defaclacl, 'r', NULL, 0
   FROM pg_default_acl o LEFT JOIN pg_namespace n ON n.oid = o.defaclnamespace;
