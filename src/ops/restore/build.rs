@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::contents::{Contents, DatabaseFacts, LoadStage};
+use crate::model::contents::{DatabaseFacts, LoadStage};
 use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
@@ -21,7 +21,7 @@ use super::left_out::LeftOut;
 use super::load::{self, Load};
 use super::marker::Marker;
 pub(in crate::ops) use super::source::Backup;
-use super::{RestoreError, source};
+use super::{RestoreError, refresh, source};
 
 /// Where a backup is restored to.
 pub(in crate::ops) struct Destination {
@@ -205,7 +205,7 @@ pub(in crate::ops) async fn restore(
     session
         .batch("prepare the connection", destination.powers.preparation())
         .await?;
-    refresh(&session, &silence, &backup.contents).await?;
+    refresh::refresh(&session, &silence, &backup.contents).await?;
 
     phases.begin("analyze");
     session.batch("analyze", &analyze).await?;
@@ -363,47 +363,6 @@ async fn large_objects(
             .batch("give event triggers their voice back", &silence.after)
             .await?;
         session.batch("commit", "COMMIT").await?;
-    }
-    Ok(())
-}
-
-/// Refreshes the materialised views that were populated. One that reads another has to wait for it: so it goes in
-/// rounds, and ends when a round brings nothing new.
-async fn refresh(session: &Session, silence: &Silence, contents: &Contents) -> Result<(), RestoreError> {
-    let mut left: Vec<String> = contents
-        .materialized_views
-        .iter()
-        .filter(|view| view.populated)
-        .map(|view| crate::postgres::identifier::qualified(&view.schema, &view.name))
-        .collect();
-    while !left.is_empty() {
-        let mut failed = Vec::new();
-        let mut reason = None;
-        for name in &left {
-            match session
-                .batch(
-                    &format!("refresh {name}"),
-                    &silence.around(&format!("REFRESH MATERIALIZED VIEW {name}")),
-                )
-                .await
-            {
-                Ok(()) => {}
-                // Object not in prerequisite state: it reads a view that is not populated yet.
-                Err(error) if error.sqlstate() == Some("55000") => {
-                    reason = Some(error.to_string());
-                    failed.push(name.clone());
-                }
-                Err(error) if error.is_environment() => return Err(error.into()),
-                Err(error) if error.sqlstate() == Some("42501") => {
-                    return Err(RestoreError::RefreshDenied(error.to_string()));
-                }
-                Err(error) => return Err(RestoreError::Refresh(error.to_string())),
-            }
-        }
-        if failed.len() == left.len() {
-            return Err(RestoreError::Refresh(reason.unwrap_or_default()));
-        }
-        left = failed;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! - `source` chooses a backup and reads its parts.
 //! - `build` makes the database again, phase by phase.
-//! - `load` loads the rows.
+//! - `load` loads the rows, and `refresh` fills the materialised views.
 //! - `left_out` is what is not restored of a backup.
 //! - `lacks` finds what is missing before anything is touched.
 //! - `real` is the command `restore`, with its marker.
@@ -15,6 +15,7 @@ pub(super) mod left_out;
 mod load;
 mod marker;
 mod real;
+mod refresh;
 pub(super) mod source;
 mod tables;
 
