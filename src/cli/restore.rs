@@ -2,6 +2,7 @@
 
 use anyhow::anyhow;
 
+use crate::model::contents::NotCovered;
 use crate::model::record::{Outcome, RestoreRecord, Verdict};
 use crate::ops::restore::{self, Broken, Choice, Options, Plan, RestoreError, TablesOptions, Tablespaces};
 
@@ -100,6 +101,7 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Failure> {
     for (number, step) in plan.steps.iter().enumerate() {
         print::text(&format!("  {}. {step}", number + 1));
     }
+    not_covered(&plan.not_covered);
     for lack in &plan.lacking {
         print::text(&format!("  missing: {lack}"));
     }
@@ -123,6 +125,15 @@ pub(super) fn show(global: &Global, record: &RestoreRecord) -> Result<(), Failur
             "restored and compared: {} rows of {} tables are what the source had sent",
             found.rows, found.tables
         ));
+        not_covered(&found.not_covered);
     }
     Ok(())
+}
+
+/// What is to be done by other means after a recovery.
+fn not_covered(objects: &[NotCovered]) {
+    for object in objects {
+        let NotCovered { kind, name, reason } = object;
+        print::text(&format!("  not covered: {kind} {name} ({reason})"));
+    }
 }

@@ -16,6 +16,30 @@ impl MissingPrivileges {
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
     }
+
+    /// Adds large objects that the role may not read, by oid.
+    pub fn add_large_objects(&mut self, oids: &[u32], role: &str) {
+        if oids.is_empty() {
+            return;
+        }
+        let few: Vec<String> = oids
+            .iter()
+            .take(LARGE_OBJECTS_NAMED)
+            .map(u32::to_string)
+            .collect();
+        let few = few.join(", ");
+        let more = match oids.len().saturating_sub(LARGE_OBJECTS_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        self.problems
+            .push(format!("no right to read the large objects {few}{more}"));
+        self.remedy.push(format!(
+            "GRANT SELECT ON LARGE OBJECT {few} TO {};{}",
+            quote_identifier(role),
+            if more.is_empty() { "" } else { " -- and so on" }
+        ));
+    }
 }
 
 impl std::fmt::Display for MissingPrivileges {
@@ -28,6 +52,9 @@ impl std::fmt::Display for MissingPrivileges {
         )
     }
 }
+
+/// How many large objects a message names.
+const LARGE_OBJECTS_NAMED: usize = 20;
 
 /// Names every relation that the role may not read, or that row-level security would show it only in part.
 pub fn missing(relations: &[Relation], role: &str, server_version_num: i32) -> MissingPrivileges {

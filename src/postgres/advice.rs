@@ -37,6 +37,10 @@ pub(super) fn connect_error(
             )
         }
         ErrorKind::Connection => network(host, &error, cause.as_ref()),
+        _ if error.reason().contains("conversion between UTF8") => {
+            "a database in that encoding cannot be backed up: PostgreSQL converts none of it to UTF8"
+                .to_owned()
+        }
         _ => "look at the server's log".to_owned(),
     };
     error.with_hint(hint)

@@ -340,7 +340,8 @@ fn rights_that_lack_are_all_named_before_anything_is_stored() {
          create table open (a int); create table closed_1 (a int); create table closed_2 (a int);
          create sequence closed_sequence; grant select on open to reader;
          create table policed (a int); grant select on policed to reader; insert into policed values (1);
-         alter table policed enable row level security; create policy none on policed using (false)",
+         alter table policed enable row level security; create policy none on policed using (false);
+         select lo_from_bytea(4711, 'closed'), lo_from_bytea(4712, 'open'); grant select on large object 4712 to public",
     );
     let directory = TestDir::new("backup");
     let ernstfall = Ernstfall::new(&directory).target("shop", &source.url_as("reader", "reads"));
@@ -353,6 +354,7 @@ fn rights_that_lack_are_all_named_before_anything_is_stored() {
         "GRANT pg_read_all_data TO \"reader\"",
         "row-level security would hide rows of public.policed",
         "BYPASSRLS",
+        "GRANT SELECT ON LARGE OBJECT 4711 TO \"reader\";",
     ] {
         assert!(refused.stderr.contains(name), "{name}: {}", refused.stderr);
     }
@@ -364,7 +366,7 @@ fn rights_that_lack_are_all_named_before_anything_is_stored() {
     );
     assert_eq!(last_record(&ernstfall, "backup")["outcome"], "failed");
     // What the message advises is enough.
-    source.execute("grant pg_read_all_data to reader; alter role reader bypassrls");
+    source.execute("grant pg_read_all_data to reader; alter role reader bypassrls; grant select on large object 4711 to reader");
     ernstfall.run(["backup"]).expect_code(0);
 }
 

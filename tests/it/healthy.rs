@@ -204,6 +204,56 @@ fn rows_never_go_to_another_server_and_rows_of_excluded_partitions_stay_out() {
         .collect();
     assert_eq!(
         about,
-        ["exclude_data \"public.misspelt\" matches no table: is it spelled as schema.table?"]
+        ["exclude_data \"public.misspelt\" matches nothing: is it spelled as schema.table?"]
     );
+}
+
+#[test]
+fn triggers_on_rows_that_are_loaded_after_them() {
+    passes(&[
+        "create table log (n int); create table named (r regclass, n int);
+         create function note() returns trigger language plpgsql as
+             $$begin insert into public.log values (new.n); new.n := new.n + 1; return new; end$$;
+         create trigger always before insert on named for each row execute function note();
+         alter table named enable always trigger always;
+         create trigger replica before insert on named for each row execute function note();
+         alter table named enable replica trigger replica;
+         create trigger ordinary before insert on named for each row execute function note();
+         create function refuse() returns event_trigger language plpgsql as $$begin raise exception 'no ddl'; end$$;
+         insert into named values ('named', 1), ('pg_class', 2)",
+        "create event trigger refuse on ddl_command_start execute function refuse();
+         alter event trigger refuse enable always",
+    ]);
+}
+
+#[test]
+fn a_backup_of_the_first_version() {
+    let shop = Shop::open();
+    let id = shop.backup();
+    shop.edit_contents(&id, |contents| {
+        let contents = contents.as_object_mut().unwrap();
+        for key in ["catalogue", "tablespaces", "parts"] {
+            contents.remove(key);
+        }
+        for table in contents["tables"].as_array_mut().unwrap() {
+            let table = table.as_object_mut().unwrap();
+            for key in ["generated_fingerprint", "partition_of", "partitions"] {
+                table.remove(key);
+            }
+            for column in table["columns"].as_array_mut().unwrap() {
+                column
+                    .as_object_mut()
+                    .unwrap()
+                    .retain(|key, _| key == "name" || key == "type");
+            }
+        }
+        for extension in contents["extensions"].as_array_mut().unwrap() {
+            extension
+                .as_object_mut()
+                .unwrap()
+                .retain(|key, _| ["name", "schema", "version"].contains(&key.as_str()));
+        }
+    });
+    let record = shop.restore_test().expect_code(0).json();
+    assert_eq!(record["verdict"], "passed");
 }

@@ -108,7 +108,7 @@ async fn read(
     };
     let plan = plan::plan(target, schema::seen(exporter, excluded), &abilities);
     for pattern in plan::idle_patterns(target, &exporter.relations) {
-        let message = format!("{pattern} matches no table: is it spelled as schema.table?");
+        let message = format!("{pattern} matches nothing: is it spelled as schema.table?");
         context.progress.note(&message);
         notes.lock().findings.push(super::warning("exclude", message));
     }

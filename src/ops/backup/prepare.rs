@@ -5,6 +5,7 @@ use crate::ops::privileges;
 use crate::ops::target::Target;
 use crate::ops::uncovered;
 use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
+use crate::postgres::large_objects;
 use crate::postgres::pooler;
 use crate::postgres::programs::{Installation, Programs};
 use crate::postgres::relations;
@@ -106,7 +107,8 @@ async fn check_relations(guard: &Session, target: &Target) -> Result<u64, Backup
         .filter(|relation| !excluded.relation(relation))
         .collect();
     let role = privileges::current_role(guard).await?;
-    let missing = privileges::missing(&wanted, &role, guard.server_version_num());
+    let mut missing = privileges::missing(&wanted, &role, guard.server_version_num());
+    missing.add_large_objects(&large_objects::unreadable(guard).await?, &role);
     if missing.is_empty() {
         return Ok(wanted.iter().filter(|relation| relation.lockable()).count() as u64);
     }

@@ -9,6 +9,7 @@ use crate::ops::target::Target;
 use crate::postgres::conninfo::{ConnectionSettings, Endpoint};
 use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
 use crate::postgres::identifier::Quoting;
+use crate::postgres::large_objects;
 use crate::postgres::partitions;
 use crate::postgres::relations::{self, Relation};
 use crate::postgres::session::Session;
@@ -222,7 +223,8 @@ async fn same_source(
 
 async fn privileges(session: &Session, wanted: &[Relation], lines: &mut Lines) -> Result<(), Error> {
     let role = privileges::current_role(session).await?;
-    let missing = privileges::missing(wanted, &role, session.server_version_num());
+    let mut missing = privileges::missing(wanted, &role, session.server_version_num());
+    missing.add_large_objects(&large_objects::unreadable(session).await?, &role);
     if missing.is_empty() {
         lines.ok(
             "privileges",

@@ -11,7 +11,7 @@ use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::dump::{self, Existing, RestoreRequest, Tablespaces};
 use crate::postgres::error::Error;
 use crate::postgres::event_triggers::Silence;
-use crate::postgres::identifier::{quote_identifier, quote_literal};
+use crate::postgres::identifier::{Quoting, quote_identifier, quote_literal};
 use crate::postgres::programs::Installation;
 use crate::postgres::session::Session;
 use crate::postgres::settings::sets_the_comment;
@@ -70,9 +70,9 @@ impl Powers {
     }
 
     /// How the event triggers that are there now are kept from firing in a statement.
-    pub(super) async fn silence(self, session: &Session) -> Result<Silence, Error> {
+    pub(super) async fn silence(self, session: &Session, quoting: Quoting) -> Result<Silence, Error> {
         match self {
-            Self::Superuser => Silence::of(session).await,
+            Self::Superuser => Silence::of(session, quoting).await,
             Self::Ordinary => Ok(Silence::default()),
         }
     }
@@ -197,7 +197,7 @@ pub(in crate::ops) async fn restore(
         }
         session.batch("set sequences and settings", &statement).await?;
     }
-    let silence = destination.powers.silence(&session).await?;
+    let silence = destination.powers.silence(&session, Quoting::Utf8).await?;
     let analyze = statistics::analyze_statement(&session).await?;
     // A new connection, under the settings that the database now has: functions in views and indexes may need them.
     let session = Session::connect(&destination.connection, "restore", None).await?;
@@ -241,7 +241,9 @@ async fn drop_schema_public(backup: &Backup, destination: &Destination) -> Resul
         .catalogue
         .iter()
         .filter(|object| object.kind == "schema");
-    if destination.marker.is_some() || schemas.any(|schema| schema.name == "public") {
+    // A backup of the first version lists none.
+    let unknown = backup.contents.catalogue.is_empty();
+    if destination.marker.is_some() || unknown || schemas.any(|schema| schema.name == "public") {
         return Ok(());
     }
     let session = Session::connect(&destination.connection, "restore", None).await?;
@@ -331,7 +333,7 @@ async fn rows(
         connection: destination.connection.clone(),
         contents: Arc::clone(&backup.contents),
         stage,
-        preparation: destination.powers.preparation(),
+        powers: destination.powers,
         into: None,
         marker: destination.marker.clone(),
     };
@@ -345,7 +347,7 @@ async fn large_objects(
     destination: &Destination,
     session: &Session,
 ) -> Result<(), RestoreError> {
-    let silence = destination.powers.silence(session).await?;
+    let silence = destination.powers.silence(session, Quoting::Utf8).await?;
     for object in &backup.manifest.large_objects {
         let step = format!("large objects {}", object.key);
         if destination.marker.is_some() && Marker::has(session, &step).await? {

@@ -13,11 +13,13 @@ use crate::ops::script::{Piece, ScriptReader};
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::copy_in;
 use crate::postgres::copy_out::load_statement;
+use crate::postgres::event_triggers::Silence;
 use crate::postgres::identifier::Quoting;
 use crate::postgres::session::Session;
 use crate::repository::Repository;
 
 use super::RestoreError;
+use super::build::Powers;
 use super::marker::Marker;
 
 /// What the loading connections share.
@@ -27,8 +29,7 @@ pub(super) struct Load {
     pub(super) connection: ConnectionSettings,
     pub(super) contents: Arc<Contents>,
     pub(super) stage: LoadStage,
-    /// Statements to run once in each connection.
-    pub(super) preparation: &'static str,
+    pub(super) powers: Powers,
     /// Only the rows of these tables of the contents, each into another table; all into their own where it is not given.
     pub(super) into: Option<BTreeMap<usize, Table>>,
     /// In a real restore: the objects that are in, each noted in the transaction that loaded it.
@@ -62,11 +63,15 @@ pub(super) async fn load(load: Load, objects: &[Object], jobs: usize) -> Result<
         .filter_map(|object| Some((object.clone(), by_object.get(object.key.as_str())?.clone())))
         .filter(|(_, chunks)| of_stage(chunks))
         .collect();
+    let quiet = silence(&load).await?;
+    // Whoever switches triggers off keeps the others from the tables.
+    let jobs = if quiet.is_needed() { 1 } else { jobs };
     let jobs = jobs.clamp(1, queue.len().max(1));
     let (load, queue) = (Arc::new(load), Arc::new(Mutex::new(queue)));
+    let quiet = Arc::new(quiet);
     let mut workers = JoinSet::new();
     for _ in 0..jobs {
-        workers.spawn(worker(Arc::clone(&load), Arc::clone(&queue)));
+        workers.spawn(worker(Arc::clone(&load), Arc::clone(&queue), Arc::clone(&quiet)));
     }
     while let Some(result) = workers.join_next().await {
         result??;
@@ -74,19 +79,44 @@ pub(super) async fn load(load: Load, objects: &[Object], jobs: usize) -> Result<
     Ok(())
 }
 
+/// What keeps triggers from firing for rows that are loaded when the triggers are there already.
+async fn silence(load: &Load) -> Result<Silence, RestoreError> {
+    let late = |table: &&Table| table.load == LoadStage::AfterIndexes;
+    let late: Vec<&Table> = load.contents.tables.iter().filter(late).collect();
+    if load.stage != LoadStage::AfterIndexes || load.into.is_some() || late.is_empty() {
+        return Ok(Silence::default());
+    }
+    let quoting = Quoting::for_encoding(&load.contents.database.encoding);
+    let session = Session::connect(&load.connection, "restore", None).await?;
+    let mut of_tables = Silence::default();
+    for table in late {
+        of_tables
+            .add_table(&session, &table.schema, &table.name, quoting)
+            .await?;
+    }
+    if !of_tables.is_needed() {
+        return Ok(of_tables);
+    }
+    // Switching them off is a command that event triggers would see.
+    let events = load.powers.silence(&session, quoting).await?;
+    Ok(events.and(&of_tables))
+}
+
 type Queue = Mutex<VecDeque<(Object, Vec<Chunk>)>>;
 
-async fn worker(load: Arc<Load>, queue: Arc<Queue>) -> Result<(), RestoreError> {
+async fn worker(load: Arc<Load>, queue: Arc<Queue>, quiet: Arc<Silence>) -> Result<(), RestoreError> {
     let encoding = &load.contents.database.encoding;
     let session = Session::connect(&load.connection, "restore", Some(encoding)).await?;
-    session.batch("prepare the connection", load.preparation).await?;
+    session
+        .batch("prepare the connection", load.powers.preparation())
+        .await?;
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((object, chunks)) = next else {
             return Ok(());
         };
         pause("before-object").await;
-        load_object(&load, &session, &object, &chunks).await?;
+        load_object(&load, &session, &object, &chunks, &quiet).await?;
     }
 }
 
@@ -96,6 +126,7 @@ async fn load_object(
     session: &Session,
     object: &Object,
     chunks: &[Chunk],
+    quiet: &Silence,
 ) -> Result<(), RestoreError> {
     let bytes = load.repository.read_object(object).await?;
     let damaged = |what: String| RestoreError::Damaged {
@@ -106,6 +137,7 @@ async fn load_object(
     let mut next_piece = || reader.next_piece().map_err(|error| damaged(error.to_string()));
     let quoting = Quoting::for_encoding(&load.contents.database.encoding);
     session.batch("begin", "BEGIN").await?;
+    session.batch("switch triggers off", &quiet.before).await?;
     for chunk in chunks {
         let table = &load.contents.tables[chunk.table];
         let statement = load_statement(table, quoting);
@@ -143,6 +175,7 @@ async fn load_object(
             .batch("note the object", &Marker::note_object(load.stage, &object.key))
             .await?;
     }
+    session.batch("switch triggers on", &quiet.after).await?;
     session.batch("commit", "COMMIT").await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::model::backup_id::BackupId;
 use crate::model::contents::LoadStage;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::error::Error;
-use crate::postgres::identifier::quote_literal;
+use crate::postgres::identifier::{Quoting, quote_literal};
 use crate::postgres::session::Session;
 
 use super::build::Powers;
@@ -92,7 +92,7 @@ impl Marker {
 
     /// Removes the marker. Event triggers of the backup are there by then, and may refuse that anything is dropped.
     pub(super) async fn remove(session: &Session, powers: Powers) -> Result<(), Error> {
-        let silence = powers.silence(session).await?;
+        let silence = powers.silence(session, Quoting::Utf8).await?;
         let statement = silence.around(&format!("DROP SCHEMA IF EXISTS {SCHEMA} CASCADE"));
         session.batch("remove the marker", &statement).await
     }

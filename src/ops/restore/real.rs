@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::journal::{Error as JournalError, Run, Task};
+use crate::model::contents::NotCovered;
 use crate::model::manifest::{Manifest, RecoveryPoint, Totals};
 use crate::model::record::{FORMAT, Outcome, Record, RestoreRecord, Verdict};
 use crate::model::target_name::TargetName;
@@ -55,6 +56,8 @@ pub struct Plan {
     /// It continues a restore that broke.
     pub continues: bool,
     pub roles: Vec<String>,
+    /// What the backup does not hold.
+    pub not_covered: Vec<NotCovered>,
     pub steps: Vec<String>,
     /// What is missing; the restore is refused while there is anything.
     pub lacking: Vec<String>,
@@ -114,6 +117,7 @@ pub async fn plan(
         pg_restore_version: prepared.destination.installation.version.clone(),
         continues: prepared.continues && options.broken == Broken::Continue,
         roles: prepared.backup.contents.roles.clone(),
+        not_covered: prepared.backup.contents.not_covered.clone(),
         steps,
         lacking: prepared.lacking,
     })

@@ -31,6 +31,7 @@ use crate::postgres::identifier::qualified;
 use crate::postgres::session::Session;
 
 use super::RestoreError;
+use super::build::Powers;
 use super::load::{self, Load};
 use super::real::{Broken, judge};
 use super::source::Choice;
@@ -232,7 +233,7 @@ async fn rows(
         contents: Arc::clone(contents),
         stage: LoadStage::BeforeIndexes,
         // Nothing in the schema has a trigger.
-        preparation: "SELECT 1",
+        powers: Powers::Ordinary,
         into: Some(prepared.into.clone()),
         marker: None,
     };
