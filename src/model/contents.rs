@@ -38,6 +38,8 @@ pub struct Contents {
 pub const IN_TABLESPACE: &str = "in tablespace ";
 /// How that part ends where it is no tablespace of its own.
 pub const OF_THE_DATABASE: &str = "of the database";
+/// Begins the part of an extension's object that says where it lies, if not where the database does.
+pub const TABLESPACE: &str = "tablespace: ";
 
 impl Contents {
     /// Everything is to lie in the database's own tablespace.
@@ -52,6 +54,11 @@ impl Contents {
                     None => part.to_owned(),
                 });
             object.state = parts.collect::<Vec<_>>().join("; ");
+        }
+        for object in self.extensions.iter_mut().flat_map(|one| &mut one.objects) {
+            let parts = object.state.split("; ");
+            let parts: Vec<&str> = parts.filter(|part| !part.starts_with(TABLESPACE)).collect();
+            object.state = parts.join("; ");
         }
     }
 }
@@ -245,6 +252,9 @@ pub struct Extension {
     /// In the source: the oids of constraints whose index needs it, which the schema's archive does not tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<u32>,
+    /// Its members and what hangs on them, to be compared with what it makes in a copy: no dump has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objects: Vec<CatalogueObject>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

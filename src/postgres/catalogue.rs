@@ -17,17 +17,17 @@ const FIRST_USER_OID: u32 = 16_384;
 
 /// The objects of one catalogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block<'a> {
-    catalogue: &'a str,
+pub(super) struct Block<'a> {
+    pub(super) catalogue: &'a str,
     /// The first major version that has it.
-    since: i32,
+    pub(super) since: i32,
     /// Only a superuser may read it.
-    for_superusers: bool,
-    query: &'a str,
+    pub(super) for_superusers: bool,
+    pub(super) query: &'a str,
 }
 
 /// The blocks of a file as `objects.sql` describes it.
-fn blocks(file: &str) -> impl Iterator<Item = Block<'_>> {
+pub(super) fn blocks(file: &str) -> impl Iterator<Item = Block<'_>> {
     file.split("\n\n").filter_map(|block| {
         let (head, query) = block.trim().strip_prefix("-- ")?.split_once('\n')?;
         let (head, for_superusers) = match head.strip_suffix(" for superusers") {

@@ -3,6 +3,7 @@
 use crate::model::contents::{Extension, TableName};
 
 use super::error::Error;
+use super::extension_objects;
 use super::facts;
 use super::relations::{Relation, RelationKind};
 use super::session::Session;
@@ -41,6 +42,10 @@ pub async fn list(session: &Session, relations: &[Relation]) -> Result<Vec<Exten
                 name: relation.name.clone(),
             });
         }
+    }
+    let mut objects = extension_objects::read(session).await?;
+    for extension in &mut extensions {
+        extension.objects = objects.remove(&extension.name).unwrap_or_default();
     }
     let rows = session.select("see which constraints need extensions", CONSTRAINTS, &[]);
     for row in rows.await? {

@@ -185,6 +185,7 @@ pub async fn extensions(session: &Session) -> Result<Vec<Extension>, Error> {
         version: row.get(2),
         relations: Vec::new(),
         constraints: Vec::new(),
+        objects: Vec::new(),
     };
     Ok(rows.iter().map(extension).collect())
 }

@@ -18,6 +18,7 @@ mod query;
 pub mod programs;
 pub mod facts;
 pub mod extensions;
+pub mod extension_objects;
 pub mod catalogue;
 pub mod relations;
 pub mod partitions;
@@ -35,6 +36,7 @@ pub mod settings;
 pub mod sequences;
 pub mod large_objects;
 pub mod not_covered;
+pub mod system_schemas;
 pub mod statistics;
 
 pub use child::{ChildConnection, ChildError};

@@ -38,6 +38,17 @@ const QUERIES: &[&str] = &[
       WHERE s.setdatabase = 0 AND s.setrole = 0",
     "SELECT 'connection limit of the database'::text, d.datname::text, 'it is set when a database is made'::text
        FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() AND d.datconnlimit >= 0",
+    "SELECT 'mark of the database'::text, d.datname || ' is a template'::text, 'it is set when a database is made'::text
+       FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database() AND d.datistemplate",
+    "SELECT 'logical replication slot'::text, s.slot_name::text, 'it belongs to the server, not to the database'::text
+       FROM pg_catalog.pg_replication_slots s
+      WHERE s.database = pg_catalog.current_database() AND NOT s.temporary",
+    // Whoever restores owns it: a superuser, or the database's owner.
+    "SELECT 'owner of an extension'::text, e.extname || ': ' || pg_catalog.pg_get_userbyid(e.extowner),
+            'pg_dump does not write it: whoever restores owns the extension'::text
+       FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+       JOIN pg_catalog.pg_roles r ON r.oid = e.extowner
+      WHERE NOT r.rolsuper AND e.extowner <> d.datdba",
 ];
 
 /// Lists what is left out, as the session's snapshot shows it. `roles` are those that the backup makes.

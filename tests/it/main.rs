@@ -21,6 +21,7 @@ mod json;
 mod kill;
 mod left_out;
 mod loading;
+mod named;
 mod recovery_by_hand;
 mod restore;
 mod restore_table;

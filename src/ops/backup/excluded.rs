@@ -66,6 +66,11 @@ impl Excluded {
         self.has(object.class, object.oid) || self.has(RELATIONS, object.relation)
     }
 
+    /// The object cannot exist without a relation that is left out, and is named for that.
+    pub(super) fn depends(&self, id: ObjectId) -> bool {
+        self.dependents.iter().any(|dependent| dependent.id == id)
+    }
+
     fn has(&self, class: u32, oid: u32) -> bool {
         self.objects.contains(&ObjectId { class, oid })
     }

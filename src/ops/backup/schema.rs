@@ -1,6 +1,7 @@
 //! The schema, and what belongs to it: roles, sequences, extensions, the database's own facts.
 
-use crate::model::contents::{CatalogueObject, DatabaseFacts, Extension, Part, Sequence};
+use crate::model::archive_list::ObjectId;
+use crate::model::contents::{CatalogueObject, DatabaseFacts, Extension, NotCovered, Part, Sequence};
 use crate::ops::fault_point::pause;
 use crate::ops::target::Target;
 use crate::postgres::ChildConnection;
@@ -10,7 +11,9 @@ use crate::postgres::identifier::Quoting;
 use crate::postgres::roles::{self, Roles};
 use crate::postgres::session::Session;
 use crate::postgres::snapshot::Exporter;
-use crate::postgres::{archive, catalogue, extensions, facts, not_covered, parts, schema_watch, sequences};
+use crate::postgres::{
+    archive, catalogue, extensions, facts, not_covered, parts, schema_watch, sequences, system_schemas,
+};
 
 use super::excluded::Excluded;
 use super::plan::{Plan, Seen};
@@ -101,12 +104,15 @@ async fn dump_schema(
     archive
         .not_covered
         .extend(not_covered::list(&exporter.session, &roles.names).await?);
+    archive
+        .not_covered
+        .extend(in_system_schemas(excluded, exporter).await?);
     Ok(Schema {
         list: restore_list(target, prepared, excluded, &archive).await?,
         archive,
         roles,
         database: facts::database(&exporter.session).await?,
-        extensions: extensions::list(&exporter.session, &exporter.relations).await?,
+        extensions: extensions(excluded, exporter).await?,
         tablespaces: facts::tablespaces(&exporter.session).await?,
         catalogue: catalogue(excluded, exporter).await?,
         parts: parts::list(&exporter.session).await?,
@@ -119,6 +125,25 @@ async fn catalogue(excluded: &Excluded, exporter: &Exporter) -> Result<Vec<Catal
     let mut objects = catalogue::read(&exporter.session).await?;
     objects.retain(|object| !excluded.object(object));
     Ok(objects)
+}
+
+/// The extensions; of their objects, without what is named since it depends on what the target leaves out.
+async fn extensions(excluded: &Excluded, exporter: &Exporter) -> Result<Vec<Extension>, BackupError> {
+    let mut extensions = extensions::list(&exporter.session, &exporter.relations).await?;
+    for extension in &mut extensions {
+        extension.objects.retain(|object| {
+            let (class, oid) = (object.class, object.oid);
+            !excluded.depends(ObjectId { class, oid })
+        });
+    }
+    Ok(extensions)
+}
+
+/// What lies in the system's own schemas, unless it is named already.
+async fn in_system_schemas(excluded: &Excluded, exporter: &Exporter) -> Result<Vec<NotCovered>, BackupError> {
+    let mut objects = system_schemas::list(&exporter.session).await?;
+    objects.retain(|(id, _)| !excluded.depends(*id));
+    Ok(objects.into_iter().map(|(_, not_covered)| not_covered).collect())
 }
 
 /// The list by which pg_restore leaves out what the target does, where pg_dump could not be told to.

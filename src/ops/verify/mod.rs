@@ -1,6 +1,7 @@
 //! Comparing a copy with what the source sent: table by table, and everything else by name.
 
 mod catalogue;
+mod extensions;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -51,10 +52,11 @@ pub(super) async fn compare(copy: &Copy, contents: &Contents) -> Result<Verifica
     compare_large_objects(&session, contents, &mut verification).await?;
     let mut rest = Verification::default();
     compare_materialized_views(contents, &relations, &mut rest);
-    compare_extensions(&session, contents, &mut rest).await?;
+    extensions::compare(&session, contents, &mut rest).await?;
     compare_facts(&session, contents, copy.kind, &mut rest).await?;
     catalogue::compare(&session, contents, copy.kind, &mut rest).await?;
     verification.findings.extend(rest.findings);
+    verification.not_covered.extend(rest.not_covered);
     let major = |server_version_num: i32| server_version_num / 10_000;
     if major(session.server_version_num()) == major(contents.database.server_version_num) {
         verification.mismatches.extend(rest.mismatches);
@@ -190,35 +192,6 @@ fn compare_materialized_views(contents: &Contents, relations: &[Relation], verif
             ));
         }
     }
-}
-
-/// A missing extension is a mismatch; another version is only worth knowing.
-async fn compare_extensions(
-    session: &Session,
-    contents: &Contents,
-    verification: &mut Verification,
-) -> Result<(), Error> {
-    let found = facts::extensions(session).await?;
-    for expected in &contents.extensions {
-        match found.iter().find(|extension| extension.name == expected.name) {
-            None => verification.mismatches.push(mismatch(
-                "extension",
-                &expected.name,
-                &expected.version,
-                "not installed",
-            )),
-            Some(found) if found.version != expected.version => verification.findings.push(Finding {
-                severity: Severity::Info,
-                subject: format!("extension {}", expected.name),
-                message: format!(
-                    "version {} in the source, {} in the copy",
-                    expected.version, found.version
-                ),
-            }),
-            Some(_) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Names the settings that differ. Their values are not named: an application may keep a secret there.

@@ -40,7 +40,8 @@ SELECT o.oid, 'index', n.nspname || '.' || o.relname, n.nspname, NULL, NULL, NUL
  WHERE i.indisvalid OR o.relkind = 'I';
 
 -- pg_constraint
--- Those that a foreign key to a partitioned table has for each partition get names of their own in a copy.
+-- Those that a foreign key to a partitioned table has for each partition get names of their own in a copy. Those of an
+-- extension's domain are the extension's business, as those of its tables.
 SELECT o.oid, 'constraint',
        o.conname || ' on ' || CASE WHEN o.conrelid <> 0 THEN o.conrelid::regclass::text ELSE o.contypid::regtype::text END,
        n.nspname, NULL, NULL, NULL,
@@ -49,7 +50,8 @@ SELECT o.oid, 'constraint',
            CASE WHEN o.condeferrable THEN 'deferrable' END, CASE WHEN o.condeferred THEN 'deferred' END),
        o.conrelid
   FROM pg_constraint o JOIN pg_namespace n ON n.oid = o.connamespace
- WHERE o.contype <> 't' AND (o.contype <> 'f' OR o.conparentid = 0);
+ WHERE o.contype <> 't' AND (o.contype <> 'f' OR o.conparentid = 0)
+   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'e' AND d.classid = 'pg_type'::regclass AND d.objid = o.contypid);
 
 -- pg_trigger
 -- A partition's own is made with that of the partitioned table, and called like it.
@@ -180,9 +182,11 @@ SELECT o.oid, 'foreign data wrapper', o.fdwname, NULL, o.fdwowner, o.fdwacl, 'F'
 SELECT o.oid, 'foreign server', o.srvname, NULL, o.srvowner, o.srvacl, 'S', NULL, 0 FROM pg_foreign_server o;
 
 -- pg_cast
+-- That of a range to its multirange comes and goes with the range.
 SELECT o.oid, 'cast', o.castsource::regtype || ' to ' || o.casttarget::regtype, NULL, NULL, NULL, NULL,
        'context ' || o.castcontext::text || '; method ' || o.castmethod::text, 0
-  FROM pg_cast o;
+  FROM pg_cast o
+ WHERE NOT EXISTS (SELECT FROM pg_depend d WHERE d.deptype = 'i' AND d.classid = 'pg_cast'::regclass AND d.objid = o.oid);
 
 -- pg_default_acl
 SELECT o.oid, 'default privileges',
