@@ -185,7 +185,10 @@ const COLUMNS: &str = "
          WHERE t.typelem = naming.oid OR t.typbasetype = naming.oid OR m.atttypid = naming.oid
             OR r.rngsubtype = naming.oid)
     SELECT a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',
-           a.atttypid IN (SELECT oid FROM naming), a.attnotnull,
+           a.atttypid IN (SELECT oid FROM naming),
+           a.attnotnull AND NOT EXISTS (
+               SELECT FROM pg_catalog.pg_constraint v WHERE v.conrelid = a.attrelid AND v.contype = 'n'
+                  AND a.attnum = ANY (v.conkey) AND NOT v.convalidated),
            CASE WHEN a.attcollation <> t.typcollation
                 THEN pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(l.collname) END,
            CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END

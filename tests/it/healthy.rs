@@ -257,3 +257,51 @@ fn a_backup_of_the_first_version() {
     let record = shop.restore_test().expect_code(0).json();
     assert_eq!(record["verdict"], "passed");
 }
+
+#[test]
+fn foreign_keys_onto_and_of_tables_whose_rows_come_after_the_indexes() {
+    let (shop, _) = passes(&[
+        "create table late (id int primary key, r regclass); create table early (l int references late);
+         create table later (id int primary key, r regclass, l int references late);
+         create table loose (r regclass, l int); insert into loose values ('late', 99);
+         alter table loose add constraint loose_l foreign key (l) references late not valid;
+         comment on constraint loose_l on loose is 'never checked';
+         insert into late values (1, 'early'); insert into early values (1); insert into later values (1, 'late', 1)",
+    ]);
+    let to = shop.cluster.database("again");
+    shop.ernstfall()
+        .run(["restore", "shop", "--to", &to.socket_url()])
+        .expect_code(0);
+}
+
+#[test]
+fn triggers_of_partitions_whose_rows_come_after_the_indexes() {
+    passes(&[
+        "create type colour as enum ('a', 'b', 'c', 'd');
+         create table t (c colour, r regclass, n int) partition by hash (c);
+         create table t_0 partition of t for values with (modulus 2, remainder 0);
+         create table t_1 partition of t for values with (modulus 2, remainder 1);
+         insert into t select (enum_range(null::colour))[1 + n % 4], 't', n from generate_series(1, 20) n;
+         create function more() returns trigger language plpgsql as 'begin new.n := new.n + 1; return new; end';
+         create trigger more before insert on t for each row execute function more();
+         alter table t enable always trigger more; alter table t_0 enable always trigger more;
+         alter table t_1 enable always trigger more",
+    ]);
+}
+
+#[test]
+fn an_excluded_partition_that_rows_may_belong_to_is_refused() {
+    let shop = Shop::empty();
+    shop.database.execute(
+        "create type colour as enum ('a', 'b'); create table t (c colour) partition by hash (c);
+         create table t_0 partition of t for values with (modulus 2, remainder 0);
+         create table t_1 partition of t for values with (modulus 2, remainder 1)",
+    );
+    let ernstfall = shop.ernstfall().target_key("exclude", "[\"public.t_1\"]");
+    let output = ernstfall.run(["backup", "shop"]).expect_code(1);
+    assert!(output.stderr.contains("partitions (public.t_1)") && output.stderr.contains("exclude_data"));
+    shop.ernstfall()
+        .target_key("exclude_data", "[\"public.t_1\"]")
+        .run(["backup", "shop"])
+        .expect_code(0);
+}

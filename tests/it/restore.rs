@@ -608,3 +608,46 @@ fn a_terminated_restore_says_so_and_can_go_on() {
         .expect_code(0);
     assert_equal(&to, &shop.database);
 }
+
+#[test]
+fn what_was_there_before_the_restore_is_refused_or_put_back_as_it_was() {
+    let shop = Shop::open();
+    shop.backup();
+    let settled = shop.cluster.database("settled");
+    settled.execute("alter default privileges grant select on tables to clerk");
+    let output = shop
+        .ernstfall()
+        .run(["restore", "shop", "--to", &settled.socket_url()])
+        .expect_code(1);
+    assert!(
+        output.stderr.contains("default privileges of postgres"),
+        "{}",
+        output.stderr
+    );
+
+    let to = shop.cluster.database("restored");
+    to.execute(
+        "alter schema public owner to shop_owner; comment on schema public is 'ours'; grant create on schema public to clerk",
+    );
+    let public = || {
+        to.query_one_text(
+            "select nspowner::regrole || ' ' || nspacl::text || ' ' || obj_description(oid, 'pg_namespace')
+               from pg_namespace where nspname = 'public'",
+        )
+    };
+    let before = public();
+    broken(&shop, &to, "restore-finish");
+    // As an emptying that was broken off leaves it.
+    to.execute("drop schema public cascade");
+    shop.ernstfall().run([
+        "restore",
+        "shop",
+        "--to",
+        &to.socket_url(),
+        "--start-over",
+        "--json",
+    ]);
+    assert_eq!(content(&to), content(&shop.database));
+    let owner = before.split(' ').next().unwrap();
+    assert!(public().starts_with(owner), "{before} / {}", public());
+}

@@ -982,3 +982,29 @@ fn another_database_s_types_functions_and_objects_make_no_backup_bad() {
         "indexed_pkey"
     );
 }
+
+#[test]
+fn a_database_that_publishes_all_its_tables_is_refused() {
+    let shop = Shop::open();
+    shop.backup();
+    shop.database
+        .execute("create publication everything for all tables");
+    let output = shop
+        .ernstfall()
+        .run([
+            "restore",
+            "shop",
+            "--to",
+            &shop.database.socket_url(),
+            "--table",
+            "customers",
+            "--into-schema",
+            "back",
+        ])
+        .expect_code(1);
+    assert!(
+        output.stderr.contains("publishes all its tables (everything)"),
+        "{}",
+        output.stderr
+    );
+}

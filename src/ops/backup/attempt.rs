@@ -107,6 +107,9 @@ async fn read(
         quoting: schema::quoting(&prepared.guard).await?,
     };
     let plan = plan::plan(target, schema::seen(exporter, excluded), &abilities);
+    if !plan.homeless.is_empty() {
+        return Err(BackupError::ExcludedPartitions(plan.homeless.join(", ")));
+    }
     for pattern in plan::idle_patterns(target, &exporter.relations) {
         let message = format!("{pattern} matches nothing: is it spelled as schema.table?");
         context.progress.note(&message);

@@ -117,6 +117,10 @@ pub enum BackupError {
         "the target {target} excludes what stands inside the definition of tables that stay ({needs}), so that these could not be restored: use `exclude_data`, which keeps the definition, or exclude those tables as well"
     )]
     ExcludedIsInside { target: String, needs: String },
+    #[error(
+        "exclude leaves out partitions ({0}) of a table whose rows may belong to another partition in a copy, which would then have no place for them: use `exclude_data`, or exclude the whole table"
+    )]
+    ExcludedPartitions(String),
     #[error("make a work directory in the state directory")]
     WorkDirectory(#[source] std::io::Error),
     #[error("compress {0}")]

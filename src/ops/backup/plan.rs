@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) sequences: Vec<(String, String)>,
     pub(super) materialized_views: Vec<MaterializedView>,
     pub(super) not_covered: Vec<NotCovered>,
+    /// Excluded partitions that rows of others may belong to in a copy.
+    pub(super) homeless: Vec<String>,
     /// Bytes on the source's disk, as a measure of progress.
     pub(super) bytes: u64,
 }
@@ -67,6 +69,7 @@ pub(super) fn plan(target: &Target, seen: Seen<'_>, abilities: &Abilities) -> Pl
         sequences: Vec::new(),
         materialized_views: Vec::new(),
         not_covered: not_covered(target, relations, seen.excluded, abilities),
+        homeless: Vec::new(),
         bytes: 0,
     };
     let mut copied = Vec::new();
@@ -121,10 +124,14 @@ impl Plan {
             self.add_units(target, table, relation, abilities);
         }
         // Those without rows in the backup too: rows of others may come to lie there.
-        let holds_rows = |relation: &&Relation| relation.has_rows() && !seen.excluded.relation(relation);
-        for relation in seen.relations.iter().filter(holds_rows) {
+        for relation in seen.relations.iter().filter(|relation| relation.has_rows()) {
             let root = seen.partitions.get(&relation.oid).map(|partition| partition.root);
-            if let Some(table) = root.and_then(|root| through.get(&root)) {
+            let Some(table) = root.and_then(|root| through.get(&root)) else {
+                continue;
+            };
+            if seen.excluded.relation(relation) {
+                self.homeless.push(relation.display_name());
+            } else {
                 self.tables[*table].partitions.push(table_name(relation));
             }
         }

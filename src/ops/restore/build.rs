@@ -17,6 +17,7 @@ use crate::postgres::session::Session;
 use crate::postgres::settings::sets_the_comment;
 use crate::postgres::statistics;
 
+use super::late_keys::LateKeys;
 use super::left_out::LeftOut;
 use super::load::{self, Load};
 use super::marker::Marker;
@@ -154,8 +155,6 @@ pub(in crate::ops) fn create_database_statement(
 /// The step that makes the tables, as pg_restore and the marker call it.
 pub(super) const PRE_DATA: &str = "pre-data";
 const POST_DATA: &str = "post-data";
-/// Noted before the step begins: from then on some of its objects may be there.
-const POST_DATA_BEGUN: &str = "post-data begun";
 
 /// Restores everything into the empty database, phase by phase.
 pub(in crate::ops) async fn restore(
@@ -179,11 +178,16 @@ pub(in crate::ops) async fn restore(
 
     phases.begin("indexes");
     pause("restore-indexes").await;
-    indexes(destination, list.as_deref()).await?;
+    let late = LateKeys::find(backup, destination, list.as_deref()).await?;
+    let before = late.as_ref().map(|late| late.others.as_path());
+    post_data(destination, before.or(list.as_deref()), POST_DATA).await?;
 
     phases.begin("finish");
     pause("restore-finish").await;
     rows(context, backup, destination, LoadStage::AfterIndexes).await?;
+    if let Some(late) = late {
+        post_data(destination, Some(late.keys.as_path()), "late foreign keys").await?;
+    }
     let session = Session::connect(&destination.connection, "restore", None).await?;
     session
         .batch("prepare the connection", destination.powers.preparation())
@@ -279,17 +283,19 @@ async fn step(
 
 /// Builds indexes and constraints. When an earlier try broke in the middle, what it has built is kept; the comparison of
 /// the schema at the end proves that nothing is missing.
-async fn indexes(destination: &Destination, list: Option<&Path>) -> Result<(), RestoreError> {
+async fn post_data(destination: &Destination, list: Option<&Path>, name: &str) -> Result<(), RestoreError> {
     let mut existing = Existing::Error;
     if let Some(marker) = &destination.marker {
+        // Noted before the step begins: from then on some of its objects may be there.
+        let begun = format!("{name} begun");
         let session = marker.session().await?;
-        if Marker::has(&session, POST_DATA_BEGUN).await? {
+        if Marker::has(&session, &begun).await? {
             existing = Existing::Keep;
         }
-        Marker::note(&session, POST_DATA_BEGUN).await?;
+        Marker::note(&session, &begun).await?;
     }
-    let post_data = section(destination, list, POST_DATA, destination.jobs, existing);
-    step(destination, POST_DATA, post_data).await
+    let work = section(destination, list, POST_DATA, destination.jobs, existing);
+    step(destination, name, work).await
 }
 
 async fn section(

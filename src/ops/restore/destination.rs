@@ -38,6 +38,14 @@ const USER_OBJECTS: &str = "
         SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid, p.pubowner, 'publication ' || p.pubname
           FROM pg_catalog.pg_publication p
         UNION ALL
+        SELECT 'pg_catalog.pg_subscription'::pg_catalog.regclass, 0, s.subowner, 'subscription ' || s.subname
+          FROM pg_catalog.pg_subscription s
+         WHERE s.subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+        UNION ALL
+        SELECT 'pg_catalog.pg_default_acl'::pg_catalog.regclass, a.oid, a.defaclrole,
+               'default privileges of ' || pg_catalog.pg_get_userbyid(a.defaclrole)
+          FROM pg_catalog.pg_default_acl a
+        UNION ALL
         SELECT classid, objid, owner, pg_catalog.pg_describe_object(classid, objid, 0) FROM (
             SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass::oid, oid, oprowner, oprnamespace
               FROM pg_catalog.pg_operator
@@ -112,11 +120,13 @@ const EMPTYING: &[&str] = &[
        FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_roles r ON r.oid = s.subowner
       WHERE NOT r.rolname::text = ANY ($1)
         AND subdbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
-    "SELECT 'DROP SCHEMA ' || quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace n
+    "SELECT 'DROP SCHEMA IF EXISTS ' || quote_ident(nspname) || ' CASCADE' FROM pg_catalog.pg_namespace n
       JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner
-     WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'ernstfall_restore')
+     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = n.oid
+               AND d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass)
+       AND nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'ernstfall_restore')
        AND NOT r.rolname::text = ANY ($1)",
-    "SELECT 'DROP EXTENSION ' || quote_ident(extname) || ' CASCADE' FROM pg_catalog.pg_extension e
+    "SELECT 'DROP EXTENSION IF EXISTS ' || quote_ident(extname) || ' CASCADE' FROM pg_catalog.pg_extension e
       JOIN pg_catalog.pg_roles r ON r.oid = e.extowner
      WHERE extname <> 'plpgsql' AND NOT r.rolname::text = ANY ($1)
        AND NOT EXISTS (SELECT FROM ernstfall_restore.step WHERE name = 'had extension ' || extname)",
@@ -163,14 +173,6 @@ pub(super) async fn empty(session: &Session) -> Result<(), Error> {
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .collect();
-    let had_public = session
-        .select_one(
-            "look for the schema public",
-            "SELECT pg_catalog.to_regnamespace('public') IS NOT NULL",
-            &[],
-        )
-        .await?
-        .get::<_, bool>(0);
     for query in EMPTYING {
         let rows = session
             .select("list what the broken restore left", query, &[&platform])
@@ -181,22 +183,14 @@ pub(super) async fn empty(session: &Session) -> Result<(), Error> {
                 .await?;
         }
     }
-    if had_public {
-        let everybody = if session.server_version_num() >= 150_000 {
-            "ALTER SCHEMA public OWNER TO pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC"
-        } else {
-            "GRANT ALL ON SCHEMA public TO PUBLIC"
-        };
-        let statement = format!(
-            "CREATE SCHEMA IF NOT EXISTS public; {everybody}; COMMENT ON SCHEMA public IS 'standard public schema'"
-        );
-        session.batch("make the schema public anew", &statement).await?;
-    }
-    let sql = format!("SELECT name FROM {SCHEMA}.step WHERE name LIKE '{PUT_BACK}%' ORDER BY name");
+    // The schema public first: extensions may lie in it.
+    let sql = format!(
+        "SELECT name FROM {SCHEMA}.step WHERE name LIKE '{PUT_BACK}%' ORDER BY name NOT LIKE '%CREATE SCHEMA%', name"
+    );
     for row in session.select("read the marker", &sql, &[]).await? {
         let note: String = row.get(0);
         let statement = note.trim_start_matches(PUT_BACK);
-        session.batch("put an extension back", statement).await?;
+        session.batch("put back what was there before", statement).await?;
     }
     let sql = format!(
         "DELETE FROM {}.step WHERE name NOT LIKE 'backup %' AND name NOT LIKE 'had extension %' \

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::model::contents::{Chunk, Contents, LoadStage, Table};
+use crate::model::contents::{Chunk, Contents, LoadStage, Table, TableName};
 use crate::model::manifest::Object;
 use crate::ops::context::Progress;
 use crate::ops::fault_point::pause;
@@ -90,9 +90,15 @@ async fn silence(load: &Load) -> Result<Silence, RestoreError> {
     let session = Session::connect(&load.connection, "restore", None).await?;
     let mut of_tables = Silence::default();
     for table in late {
-        of_tables
-            .add_table(&session, &table.schema, &table.name, quoting)
-            .await?;
+        let itself = TableName {
+            schema: table.schema.clone(),
+            name: table.name.clone(),
+        };
+        for table in [&itself].into_iter().chain(&table.partitions) {
+            of_tables
+                .add_table(&session, &table.schema, &table.name, quoting)
+                .await?;
+        }
     }
     if !of_tables.is_needed() {
         return Ok(of_tables);

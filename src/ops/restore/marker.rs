@@ -25,6 +25,19 @@ pub(super) const WHOLE_DATABASE: i32 = 1;
 /// Begins the notes of what emptying takes away although it is not ours: an extension goes with the schema it is in.
 pub(super) const PUT_BACK: &str = "put back ";
 
+/// Notes the schema public as it is: it goes with what is in it.
+const PUBLIC: &str = "SELECT 'put back CREATE SCHEMA IF NOT EXISTS public; ALTER SCHEMA public OWNER TO '
+           || pg_catalog.quote_ident(r.rolname) || '; REVOKE ALL ON SCHEMA public FROM PUBLIC, '
+           || pg_catalog.quote_ident(r.rolname)
+           || coalesce((SELECT pg_catalog.string_agg(pg_catalog.format('; GRANT %s ON SCHEMA public TO %s%s', x.privilege_type,
+                  CASE WHEN x.grantee = 0 THEN 'PUBLIC'
+                       ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END,
+                  CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '')
+                FROM pg_catalog.aclexplode(coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) AS x), '')
+           || coalesce('; COMMENT ON SCHEMA public IS '
+                  || pg_catalog.quote_literal(pg_catalog.obj_description(n.oid, 'pg_namespace')), '')
+      FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles r ON r.oid = n.nspowner WHERE n.nspname = 'public'";
+
 /// A marker in the database behind a connection.
 #[derive(Clone)]
 pub(super) struct Marker {
@@ -85,7 +98,8 @@ impl Marker {
              INSERT INTO {SCHEMA}.step SELECT 'had extension ' || extname FROM pg_catalog.pg_extension; \
              INSERT INTO {SCHEMA}.step SELECT pg_catalog.format('{PUT_BACK}CREATE EXTENSION IF NOT EXISTS %I SCHEMA %I VERSION %L', \
              extname, nspname, extversion) FROM pg_catalog.pg_extension e \
-             JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace; COMMIT"
+             JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace; \
+             INSERT INTO {SCHEMA}.step {PUBLIC}; COMMIT"
         );
         session.batch("make the marker", &sql).await
     }

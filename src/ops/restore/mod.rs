@@ -12,6 +12,7 @@ pub(super) mod build;
 pub(super) mod lacks;
 mod destination;
 pub(super) mod left_out;
+mod late_keys;
 mod load;
 mod marker;
 mod real;

@@ -26,6 +26,7 @@ pub(super) async fn find(
         lacks.push("the server is a standby, which takes no writes: name its primary".to_owned());
     }
     lacks.extend(rights(session).await?);
+    lacks.extend(publications(session).await?);
     let encoding = encoding(session, contents).await?;
     let converts = encoding.is_none();
     lacks.extend(encoding);
@@ -78,6 +79,21 @@ async fn encoding(session: &Session, contents: &Contents) -> Result<Option<Strin
     Ok((!known).then(|| {
         format!(
             "the database's encoding is {own}, and nothing converts the backup's {source} into it exactly"
+        )
+    }))
+}
+
+/// A publication of all tables would take the new ones to subscribers, which do not have them and would stop.
+async fn publications(session: &Session) -> Result<Option<String>, Error> {
+    let sql = "SELECT pg_catalog.string_agg(pubname, ', ' ORDER BY pubname) FROM pg_catalog.pg_publication
+                WHERE puballtables";
+    let row = session
+        .select_one("look for publications of all tables", sql, &[])
+        .await?;
+    let names: Option<String> = row.get(0);
+    Ok(names.map(|names| {
+        format!(
+            "the database publishes all its tables ({names}), so the new ones too, and subscribers that lack them would stop: restore into another database"
         )
     }))
 }
