@@ -558,3 +558,26 @@ fn an_extension_can_be_skipped_of_a_backup_that_excludes_tables() {
     assert_eq!(excluded.count(), 2, "{names:?}");
     assert!(names.is_superset(&what_needs_hstore()), "{names:?}");
 }
+
+#[test]
+fn a_function_whose_text_needs_a_skipped_extension_says_nothing_against_the_backup() {
+    let shop = Shop::empty();
+    shop.database.execute(
+        "create extension hstore;
+         create function keys() returns text language plpgsql as
+             $$begin return (public.hstore('a', '1') -> 'a')::text; end$$;
+         create materialized view seen as select public.keys() as key; refresh materialized view seen",
+    );
+    shop.backup();
+    let ernstfall = shop
+        .ernstfall()
+        .target_key("scratch.skip_extensions", "[\"hstore\"]");
+    let record = ernstfall
+        .run(["restore-test", "shop", "--json"])
+        .expect_code(1)
+        .json();
+    assert_eq!(record["verdict"], "could-not-run");
+    let reason = record["reason"].as_str().unwrap();
+    assert!(reason.contains("skip_extensions leaves out (hstore)"), "{reason}");
+    shop.restore_test().expect_code(0);
+}

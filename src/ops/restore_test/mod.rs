@@ -82,6 +82,7 @@ pub async fn restore_test(
         Some(scratch) => result.map_err(|error| scratch.explain(error)),
         None => result,
     };
+    let result = result.map_err(|error| blame_what_is_skipped(error, &target.skip_extensions));
     let phases = phases.take();
     if let Some(scratch) = scratch {
         match scratch.end(options.afterwards).await {
@@ -110,6 +111,27 @@ pub async fn restore_test(
     );
     run.finish(Record::RestoreTest(Box::new(record.clone())))?;
     Ok(record)
+}
+
+/// Undefined function, table, object, schema.
+const UNDEFINED: &[&str] = &["42883", "42P01", "42704", "3F000"];
+
+/// The text of a function may need an extension that is left out, and no dependency says so: then the backup may be good.
+fn blame_what_is_skipped(error: RestoreError, skipped: &[String]) -> RestoreError {
+    let undefined = match &error {
+        RestoreError::Program {
+            logged: Some(logged), ..
+        } => UNDEFINED.contains(&logged.sqlstate.as_str()),
+        RestoreError::Refresh(_) => true,
+        _ => false,
+    };
+    if skipped.is_empty() || !undefined {
+        return error;
+    }
+    RestoreError::Lacking(vec![format!(
+        "{error}; a function may need what scratch.skip_extensions leaves out ({}): then exclude what calls it, or install the extension here",
+        skipped.join(", ")
+    )])
 }
 
 async fn perform(
