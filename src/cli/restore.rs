@@ -81,12 +81,29 @@ pub(super) fn exit_of(verdict: Verdict) -> Exit {
     }
 }
 
-fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Failure> {
-    let exit = if plan.lacking.is_empty() {
+/// A restore is refused while anything is missing.
+pub(super) fn exit_of_plan(lacking: &[String]) -> Exit {
+    if lacking.is_empty() {
         Exit::Done
     } else {
         Exit::CouldNotRun
-    };
+    }
+}
+
+pub(super) fn show_steps(steps: &[String]) {
+    for (number, step) in steps.iter().enumerate() {
+        print::text(&format!("  {}. {step}", number + 1));
+    }
+}
+
+pub(super) fn show_lacking(lacking: &[String]) {
+    for lack in lacking {
+        print::text(&format!("  missing: {lack}"));
+    }
+}
+
+fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Failure> {
+    let exit = exit_of_plan(&plan.lacking);
     if global.json {
         print::json(plan).map_err(Failure::operation)?;
         return Ok(exit);
@@ -98,13 +115,9 @@ fn show_plan(global: &Global, plan: &Plan) -> Result<Exit, Failure> {
     if plan.continues {
         print::text("it continues a restore that broke: what is in already is not done again");
     }
-    for (number, step) in plan.steps.iter().enumerate() {
-        print::text(&format!("  {}. {step}", number + 1));
-    }
+    show_steps(&plan.steps);
     not_covered(&plan.not_covered);
-    for lack in &plan.lacking {
-        print::text(&format!("  missing: {lack}"));
-    }
+    show_lacking(&plan.lacking);
     Ok(exit)
 }
 

@@ -7,7 +7,7 @@ use crate::postgres::ConnectionSettings;
 
 use super::arguments::{Global, Restore};
 use super::exit::{Exit, Failure};
-use super::restore::{exit_of, failure, show};
+use super::restore::{exit_of, exit_of_plan, failure, show, show_lacking, show_steps};
 use super::setup::Setup;
 use super::{print, progress};
 
@@ -39,11 +39,7 @@ pub(super) async fn run(
 }
 
 fn show_plan(global: &Global, plan: &TablesPlan) -> Result<Exit, Failure> {
-    let exit = if plan.lacking.is_empty() {
-        Exit::Done
-    } else {
-        Exit::CouldNotRun
-    };
+    let exit = exit_of_plan(&plan.lacking);
     if global.json {
         print::json(plan).map_err(Failure::operation)?;
         return Ok(exit);
@@ -67,9 +63,7 @@ fn show_plan(global: &Global, plan: &TablesPlan) -> Result<Exit, Failure> {
         print::size(plan.stored_bytes),
         plan.objects
     ));
-    for (number, step) in plan.steps.iter().enumerate() {
-        print::text(&format!("  {}. {step}", number + 1));
-    }
+    show_steps(&plan.steps);
     for index in &plan.indexes {
         print::text(&format!("  to build: {index}"));
     }
@@ -77,9 +71,7 @@ fn show_plan(global: &Global, plan: &TablesPlan) -> Result<Exit, Failure> {
         print::text(&format!("  not brought: {never}"));
     }
     show_not_restored(&plan.tables.not_restored);
-    for lack in &plan.lacking {
-        print::text(&format!("  missing: {lack}"));
-    }
+    show_lacking(&plan.lacking);
     Ok(exit)
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::model::schema_text::{self, SchemaDifference};
 use crate::model::verification::{Finding, Mismatch, Severity, Verification};
-use crate::ops::restore::RestoreError;
 use crate::ops::restore::build::{Backup, Destination};
+use crate::ops::restore::{RestoreError, files};
 use crate::ops::verify::CopyKind;
 use crate::postgres::dump::{self, DumpRequest};
 use crate::postgres::session::Session;
@@ -42,13 +42,7 @@ pub(super) async fn compare_schema(
     };
     let archive = dump::schema(&request).await.map_err(program)?;
     let path = destination.directory.join("copy.dump");
-    tokio::fs::write(&path, archive.bytes)
-        .await
-        .map_err(|source| RestoreError::File {
-            tried: "write",
-            path: path.display().to_string(),
-            source,
-        })?;
+    files::write(&path, archive.bytes).await?;
     let list = destination.list(&backup.left_out);
     let expected = dump::as_sql(&destination.installation, &destination.archive(), list.as_deref()).await;
     let found = dump::as_sql(&destination.installation, &path, None)

@@ -8,7 +8,7 @@ pub mod conninfo;
 mod tls;
 mod fixed_settings;
 pub mod error;
-pub mod event_triggers;
+pub mod silence;
 mod advice;
 pub mod session;
 mod connect;

@@ -10,11 +10,11 @@ use crate::ops::phases::Phases;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::dump::{self, Existing, RestoreRequest, Tablespaces};
 use crate::postgres::error::Error;
-use crate::postgres::event_triggers::Silence;
 use crate::postgres::identifier::{Quoting, quote_identifier, quote_literal};
 use crate::postgres::programs::Installation;
 use crate::postgres::session::Session;
 use crate::postgres::settings::sets_the_comment;
+use crate::postgres::silence::Silence;
 use crate::postgres::statistics;
 
 use super::late_keys::LateKeys;
@@ -22,7 +22,7 @@ use super::left_out::LeftOut;
 use super::load::{self, Load};
 use super::marker::Marker;
 pub(in crate::ops) use super::source::Backup;
-use super::{RestoreError, refresh, source};
+use super::{RestoreError, files, refresh, source};
 
 /// Where a backup is restored to.
 pub(in crate::ops) struct Destination {
@@ -226,13 +226,7 @@ async fn put_schema(
     let list = destination.list(&backup.left_out).zip(backup.left_out.list());
     let list = list.map(|(path, list)| (path, list.as_bytes().to_vec()));
     for (path, bytes) in [(destination.archive(), archive)].into_iter().chain(list) {
-        tokio::fs::write(&path, bytes)
-            .await
-            .map_err(|source| RestoreError::File {
-                tried: "write",
-                path: path.display().to_string(),
-                source,
-            })?;
+        files::write(&path, bytes).await?;
     }
     Ok(())
 }

@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::model::archive_list::Along;
+use crate::model::archive_list::{Along, Entry};
 use crate::model::contents::LoadStage;
 use crate::postgres::archive;
 
-use super::RestoreError;
 use super::build::{Backup, Destination};
+use super::{RestoreError, files};
 
 /// Two lists for `pg_restore -L`.
 pub(super) struct LateKeys {
@@ -29,12 +29,12 @@ impl LateKeys {
         if !tables.any(|table| table.load == LoadStage::AfterIndexes) {
             return Ok(None);
         }
-        let bytes = read(&destination.archive()).await?;
+        let bytes = files::read(&destination.archive()).await?;
         let mut entries = archive::list(&destination.installation, &bytes).await?;
         if let Some(list) = list {
-            entries.retain_listed(&String::from_utf8_lossy(&read(list).await?));
+            entries.retain_listed(&String::from_utf8_lossy(&files::read(list).await?));
         }
-        let is_key = |entry: &crate::model::archive_list::Entry| entry.text.starts_with("FK CONSTRAINT ");
+        let is_key = |entry: &Entry| entry.text.starts_with("FK CONSTRAINT ");
         let keys = entries.left_out(is_key, Along::OnlyWhatIsNoObject);
         let rest = entries.entries().map(|entry| entry.id);
         let rest = rest.filter(|id| !keys.contains(id)).collect();
@@ -42,25 +42,8 @@ impl LateKeys {
             keys: destination.directory.join("late-keys.list"),
             others: destination.directory.join("post-data.list"),
         };
-        write(&found.keys, entries.without(&rest)).await?;
-        write(&found.others, entries.without(&keys)).await?;
+        files::write(&found.keys, entries.without(&rest)).await?;
+        files::write(&found.others, entries.without(&keys)).await?;
         Ok(Some(found))
-    }
-}
-
-async fn read(path: &Path) -> Result<Vec<u8>, RestoreError> {
-    tokio::fs::read(path).await.map_err(failed("read", path))
-}
-
-async fn write(path: &Path, text: String) -> Result<(), RestoreError> {
-    tokio::fs::write(path, text).await.map_err(failed("write", path))
-}
-
-fn failed(tried: &'static str, path: &Path) -> impl Fn(std::io::Error) -> RestoreError {
-    let path = path.display().to_string();
-    move |source| RestoreError::File {
-        tried,
-        path: path.clone(),
-        source,
     }
 }

@@ -13,9 +13,9 @@ use crate::ops::script::{Piece, ScriptReader};
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::copy_in;
 use crate::postgres::copy_out::load_statement;
-use crate::postgres::event_triggers::Silence;
 use crate::postgres::identifier::Quoting;
 use crate::postgres::session::Session;
+use crate::postgres::silence::Silence;
 use crate::repository::Repository;
 
 use super::RestoreError;

@@ -4,6 +4,7 @@
 //! - `build` makes the database again, phase by phase.
 //! - `load` loads the rows, and `refresh` fills the materialised views.
 //! - `left_out` is what is not restored of a backup.
+//! - `files` are those that pg_restore reads; `late_keys` are foreign keys that wait for rows.
 //! - `lacks` finds what is missing before anything is touched.
 //! - `real` is the command `restore`, with its marker.
 //! - `tables` brings single tables back beside others.
@@ -11,6 +12,7 @@
 pub(super) mod build;
 pub(super) mod lacks;
 mod destination;
+pub(super) mod files;
 pub(super) mod left_out;
 mod late_keys;
 mod load;

@@ -24,7 +24,7 @@ use crate::postgres::session::Session;
 use super::build::{self, Backup, Destination, Powers};
 use super::marker::{Marker, WHOLE_DATABASE};
 use super::source::{self, Choice};
-use super::{RestoreError, destination, lacks};
+use super::{RestoreError, destination, files, lacks};
 
 /// What the caller wants of this restore.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ pub async fn plan(
     to: &ConnectionSettings,
     options: &Options,
 ) -> Result<Plan, RestoreError> {
-    let work = work_directory(context, "plan")?;
+    let work = files::work_directory(context, "plan")?;
     let prepared = prepare(context, target, to, options, &work).await?;
     let manifest = &prepared.backup.manifest;
     let totals = manifest.totals;
@@ -189,14 +189,6 @@ pub(super) fn judge(result: &Result<Verification, RestoreError>) -> (Outcome, Ve
     }
 }
 
-pub(super) fn work_directory(context: &Context, name: &str) -> Result<WorkDirectory, RestoreError> {
-    WorkDirectory::create(&context.state_dir, name).map_err(|source| RestoreError::File {
-        tried: "make a work directory in",
-        path: context.state_dir.display().to_string(),
-        source,
-    })
-}
-
 /// Which backup is meant: a broken restore goes on with its own, unless something else is asked for.
 fn choice(begun: Option<&str>, options: &Options) -> Choice {
     match (
@@ -291,7 +283,7 @@ async fn perform(
     manifest: &mut Option<Manifest>,
 ) -> Result<Verification, RestoreError> {
     phases.begin("locate");
-    let work = work_directory(context, &run.id().to_string())?;
+    let work = files::work_directory(context, &run.id().to_string())?;
     let prepared = prepare(context, target, to, options, &work).await?;
     *manifest = Some(prepared.backup.manifest.clone());
     run.note_backup(&prepared.backup.manifest.id)

@@ -1,9 +1,9 @@
 //! Filling the materialised views of a restored database.
 
 use crate::model::contents::Contents;
-use crate::postgres::event_triggers::Silence;
 use crate::postgres::identifier::qualified;
 use crate::postgres::session::Session;
+use crate::postgres::silence::Silence;
 
 use super::RestoreError;
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::journal::RunId;
 use crate::model::contents::DatabaseFacts;
 use crate::model::record::{ProbeFact, ScratchFacts};
 use crate::ops::context::Context;
@@ -47,14 +46,6 @@ pub(super) fn scratch_settings(
         settings.settings.push(("cron.database_name".to_owned(), name));
     }
     Ok(settings)
-}
-
-pub(super) fn work_directory(context: &Context, run_id: &RunId) -> Result<WorkDirectory, RestoreError> {
-    WorkDirectory::create(&context.state_dir, &run_id.to_string()).map_err(|source| RestoreError::File {
-        tried: "make a work directory in",
-        path: context.state_dir.display().to_string(),
-        source,
-    })
 }
 
 /// The nearest directory that exists says how much room there is.

@@ -16,7 +16,7 @@ use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
 use crate::ops::restore::build::{self, Backup, Destination};
-use crate::ops::restore::{Choice, RestoreError, left_out, source};
+use crate::ops::restore::{Choice, RestoreError, files, left_out, source};
 use crate::ops::target::Target;
 use crate::ops::verify::{self, Copy};
 
@@ -158,7 +158,7 @@ async fn perform(
     let mut backup = Backup::new(&context.repository, manifest, contents).await?;
     left_out::without_extensions(context, &mut backup, &target.skip_extensions).await?;
     found.verification.not_covered = backup.contents.not_covered.clone();
-    let work_directory = copy::work_directory(context, run.id())?;
+    let work_directory = files::work_directory(context, &run.id().to_string())?;
     let test = Test {
         context,
         target,

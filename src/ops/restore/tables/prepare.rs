@@ -10,8 +10,9 @@ use crate::model::target_name::TargetName;
 use crate::ops::context::Context;
 use crate::ops::restore::RestoreError;
 use crate::ops::restore::build::Backup;
+use crate::ops::restore::files;
 use crate::ops::restore::marker::{self, Marker};
-use crate::ops::restore::real::{Broken, work_directory};
+use crate::ops::restore::real::Broken;
 use crate::ops::restore::source;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::dump;
@@ -166,16 +167,10 @@ async fn archive_sql(
     contents: &Contents,
     run: &str,
 ) -> Result<String, RestoreError> {
-    let work = work_directory(context, run)?;
+    let work = files::work_directory(context, run)?;
     let path = work.path().join("schema.dump");
     let archive = source::read(&context.repository, &manifest.schema).await?;
-    tokio::fs::write(&path, archive)
-        .await
-        .map_err(|source| RestoreError::File {
-            tried: "write",
-            path: path.display().to_string(),
-            source,
-        })?;
+    files::write(&path, archive).await?;
     // What wrote the archive can read it.
     let written_by = manifest
         .versions
