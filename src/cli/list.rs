@@ -141,5 +141,12 @@ fn summary(record: &Record) -> (&'static str, String, Option<String>) {
         ),
         Record::Restore(record) => ("restore", word(&record.outcome), record.reason.clone()),
         Record::Interrupted(record) => ("interrupted", record.task.clone(), None),
+        Record::Scrub(record) => ("scrub", record.verdict.as_str().to_owned(), record.reason.clone()),
+        Record::Prune(record) => ("prune", word(&record.outcome), record.reason.clone()),
+        Record::Acknowledgement(record) => (
+            "acknowledgement",
+            record.backup.to_string(),
+            record.reason.clone(),
+        ),
     }
 }

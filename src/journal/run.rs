@@ -43,6 +43,8 @@ pub enum Task {
     Backup,
     RestoreTest,
     Restore,
+    Scrub,
+    Prune,
 }
 
 impl Task {
@@ -51,6 +53,8 @@ impl Task {
             Self::Backup => "backup",
             Self::RestoreTest => "restore_test",
             Self::Restore => "restore",
+            Self::Scrub => "scrub",
+            Self::Prune => "prune",
         }
     }
 }
@@ -157,7 +161,7 @@ impl Journal {
         let start = &run.start;
         let id = start.id.to_string();
         // It may have been killed between its record and the removal of its file.
-        let recorded = self.entries()?.iter().any(|entry| run_of(&entry.record) == id);
+        let recorded = self.entries()?.iter().any(|entry| entry.record.id() == id);
         let entry = if recorded {
             None
         } else {
@@ -242,15 +246,6 @@ fn remove(path: &Path) -> Result<(), Error> {
         removed => removed.map_err(Error::io("remove", path))?,
     }
     sync_directory(parent(path)).map_err(Error::io("sync", parent(path)))
-}
-
-fn run_of(record: &Record) -> &str {
-    match record {
-        Record::Backup(record) => &record.id,
-        Record::RestoreTest(record) => &record.id,
-        Record::Restore(record) => &record.id,
-        Record::Interrupted(record) => &record.id,
-    }
 }
 
 #[cfg(test)]

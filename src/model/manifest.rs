@@ -42,6 +42,12 @@ pub struct Manifest {
     pub totals: Totals,
     /// Whether every table's rows were counted a second time by the server itself.
     pub source_counted: bool,
+    /// Who can read the objects whose names end in `.age`; `None` where they are stored in the clear.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
+    /// That much is gone which the backup before it held; `None` where that is not so, or not known.
+    #[serde(default)]
+    pub shrank: Option<Shrank>,
 }
 
 impl Manifest {
@@ -59,6 +65,23 @@ impl Manifest {
         .chain(&self.data)
         .chain(&self.large_objects)
     }
+}
+
+/// How a backup's objects are encrypted: with age, to each of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encryption {
+    /// Public keys: one of their identities is needed to restore.
+    pub recipients: Vec<String>,
+}
+
+/// A sharp loss of content since the backup before. Which tables, the backup's record tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shrank {
+    /// The backup that still holds what is gone here; it is kept until the loss is acknowledged.
+    pub since: BackupId,
+    pub tables_gone: u64,
+    /// Tables that lost more than half of their rows.
+    pub tables_halved: u64,
 }
 
 /// Up to when a backup holds the data, on the source's clock.

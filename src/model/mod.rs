@@ -21,4 +21,6 @@ pub mod secret;
 pub mod suggestion;
 pub mod target_name;
 pub mod time_zone;
+pub mod upkeep;
+pub mod verdicts;
 pub mod verification;

@@ -7,6 +7,7 @@ use crate::model::backup_id::BackupId;
 use crate::model::contents::{NotCovered, TableName};
 use crate::model::manifest::{RecoveryPoint, Totals};
 use crate::model::target_name::TargetName;
+use crate::model::upkeep::{AcknowledgementRecord, PruneRecord, ScrubRecord};
 use crate::model::verification::{Finding, Verification};
 
 /// The record format that this version writes.
@@ -32,6 +33,9 @@ pub enum Record {
     Restore(RestoreRecord),
     /// A run that was found to have ended without a word: killed, or the machine went down.
     Interrupted(InterruptedRecord),
+    Scrub(ScrubRecord),
+    Prune(PruneRecord),
+    Acknowledgement(AcknowledgementRecord),
 }
 
 impl Record {
@@ -41,6 +45,22 @@ impl Record {
             Self::RestoreTest(record) => &record.target,
             Self::Restore(record) => &record.target,
             Self::Interrupted(record) => &record.target,
+            Self::Scrub(record) => &record.target,
+            Self::Prune(record) => &record.target,
+            Self::Acknowledgement(record) => &record.target,
+        }
+    }
+
+    /// The id of the run.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Backup(record) => &record.id,
+            Self::RestoreTest(record) => &record.id,
+            Self::Restore(record) => &record.id,
+            Self::Interrupted(record) => &record.id,
+            Self::Scrub(record) => &record.id,
+            Self::Prune(record) => &record.id,
+            Self::Acknowledgement(record) => &record.id,
         }
     }
 
@@ -50,6 +70,9 @@ impl Record {
             Self::RestoreTest(record) => record.finished_at,
             Self::Restore(record) => record.finished_at,
             Self::Interrupted(record) => record.found_at,
+            Self::Scrub(record) => record.finished_at,
+            Self::Prune(record) => record.finished_at,
+            Self::Acknowledgement(record) => record.at,
         }
     }
 }
@@ -275,7 +298,7 @@ pub struct InterruptedRecord {
     pub format: u32,
     pub id: String,
     pub target: TargetName,
-    /// `backup`, `restore_test` or `restore`.
+    /// `backup`, `restore_test`, `restore`, `scrub` or `prune`.
     pub task: String,
     pub backup: Option<BackupId>,
     pub started_at: DateTime<Utc>,

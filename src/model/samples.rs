@@ -58,6 +58,8 @@ pub(crate) fn manifest(number: i64) -> Manifest {
         large_objects: Vec::new(),
         totals: Totals::default(),
         source_counted: false,
+        encryption: None,
+        shrank: None,
     }
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::model::manifest::Manifest;
 use crate::model::record::{InterruptedRecord, ObjectiveVerdict, Outcome, Verdict};
+use crate::model::verdicts::FoundBadBy;
 use crate::observe::status::{BackupStatus, Runs, TargetStatus};
 
 /// Everything that is wrong with a target, the gravest first.
@@ -35,17 +36,17 @@ pub(super) fn problems(
 }
 
 fn bad_newest(newest: &BackupStatus, newest_good: Option<&Manifest>, runs: &Runs<'_>) -> Option<String> {
-    let test = runs
-        .verdicts
-        .get(&newest.id)
-        .filter(|test| test.verdict == Verdict::Failed)?;
+    let by = match runs.verdicts.found_bad_by(&newest.id)? {
+        FoundBadBy::RestoreTest(test) => format!("restore test {}", test.id),
+        FoundBadBy::Scrub(scrub) => format!("scrub {}", scrub.id),
+    };
     let fallback = match newest_good {
         Some(good) => format!("the recovery point falls back to backup {}", good.id),
         None => "no good backup is left".to_owned(),
     };
     Some(format!(
-        "newest backup {} was found bad by restore test {}: {fallback}",
-        newest.id, test.id
+        "newest backup {} was found bad by {by}: {fallback}",
+        newest.id
     ))
 }
 
@@ -69,7 +70,7 @@ fn last_backup_run(runs: &Runs<'_>) -> Option<String> {
 
 fn restore_tests(status: &TargetStatus, runs: &Runs<'_>) -> Vec<String> {
     let mut problems = Vec::new();
-    if runs.verdicts.is_empty() {
+    if !runs.verdicts.any_test() {
         problems.push("never restore-tested".to_owned());
     }
     let last = runs.tests.last();

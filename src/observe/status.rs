@@ -3,8 +3,6 @@
 //! A pure function: the command line, the metrics and the page all show what this says, and never more.
 //! What is not known is `null` or `unknown`, never zero and never good.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
@@ -16,6 +14,7 @@ use crate::model::record::{
     BackupRecord, Entry, InterruptedRecord, ObjectiveResult, Outcome, Record, RestoreTestRecord, Verdict,
 };
 use crate::model::target_name::TargetName;
+use crate::model::verdicts::Verdicts;
 use crate::observe::problems::problems;
 
 /// What the configuration says of a target.
@@ -72,7 +71,7 @@ pub struct BackupStatus {
     pub tables: u64,
     pub rows: u64,
     pub stored_bytes: u64,
-    /// What the last restore test of it that could say something said.
+    /// What the last restore test or scrub of it that could say something said.
     pub verdict: Option<Verdict>,
 }
 
@@ -122,13 +121,13 @@ pub fn fold(
     let good: Vec<&Manifest> = ordered
         .iter()
         .copied()
-        .filter(|manifest| !runs.found_bad(&manifest.id))
+        .filter(|manifest| !runs.verdicts.is_bad(&manifest.id))
         .collect();
     let newest = ordered.last().copied();
     let proven = ordered
         .iter()
         .rev()
-        .find(|manifest| runs.verdict(&manifest.id) == Some(Verdict::Passed));
+        .find(|manifest| runs.verdicts.is_proven(&manifest.id));
     let recovery_point = good.last().map(|manifest| manifest.recovery_point);
     let clock_skew_seconds = runs
         .backups
@@ -170,8 +169,7 @@ pub(super) struct Runs<'a> {
     pub(super) backups: Vec<&'a BackupRecord>,
     pub(super) tests: Vec<&'a RestoreTestRecord>,
     pub(super) interrupted: Vec<&'a InterruptedRecord>,
-    /// What is known of each backup: `could-not-run` says nothing, and the last word counts.
-    pub(super) verdicts: HashMap<&'a BackupId, &'a RestoreTestRecord>,
+    pub(super) verdicts: Verdicts<'a>,
 }
 
 impl<'a> Runs<'a> {
@@ -185,26 +183,17 @@ impl<'a> Runs<'a> {
             backups: Vec::new(),
             tests: Vec::new(),
             interrupted: Vec::new(),
-            verdicts: HashMap::new(),
+            verdicts: Verdicts::of(target, records),
         };
         for entry in ordered {
             match &entry.record {
                 Record::Backup(record) => runs.backups.push(record),
                 Record::RestoreTest(record) => runs.tests.push(record),
                 Record::Interrupted(record) => runs.interrupted.push(record),
-                Record::Restore(_) => {}
-            }
-        }
-        for record in &runs.tests {
-            if let (Some(backup), Verdict::Passed | Verdict::Failed) = (&record.backup, record.verdict) {
-                runs.verdicts.insert(backup, record);
+                Record::Restore(_) | Record::Scrub(_) | Record::Prune(_) | Record::Acknowledgement(_) => {}
             }
         }
         runs
-    }
-
-    fn verdict(&self, backup: &BackupId) -> Option<Verdict> {
-        self.verdicts.get(backup).map(|record| record.verdict)
     }
 
     /// The manifest tells no names, but the records do.
@@ -228,10 +217,6 @@ impl<'a> Runs<'a> {
             }
         }
         Some(objects)
-    }
-
-    fn found_bad(&self, backup: &BackupId) -> bool {
-        self.verdict(backup) == Some(Verdict::Failed)
     }
 
     fn counts(&self, backups: usize, good: usize) -> Counts {
@@ -277,7 +262,7 @@ fn backup_status(manifest: &Manifest, runs: &Runs<'_>) -> BackupStatus {
         tables: manifest.totals.tables,
         rows: manifest.totals.rows,
         stored_bytes: manifest.totals.stored_bytes,
-        verdict: runs.verdict(&manifest.id),
+        verdict: runs.verdicts.verdict(&manifest.id),
     }
 }
 

@@ -85,10 +85,12 @@ async fn listings_are_recursive_sorted_and_by_folder(store: &dyn Store) {
 
 async fn what_is_deleted_is_gone_and_deleting_twice_is_no_fault(store: &dyn Store) {
     put(store, "delete/a", "x").await;
-    store.delete(&key("delete/a")).await.unwrap();
+    let freed = store.delete(&key("delete/a")).await.unwrap();
+    assert_eq!((freed.bytes, freed.kept), (1, None));
     assert!(store.get(&key("delete/a")).await.unwrap_err().is_not_found());
     assert!(store.list("delete").await.unwrap().is_empty());
-    store.delete(&key("delete/a")).await.unwrap();
+    let again = store.delete(&key("delete/a")).await.unwrap();
+    assert_eq!((again.bytes, again.kept), (0, None));
     put(store, "delete/a", "again").await;
 }
 

@@ -15,7 +15,7 @@ use chrono::DateTime;
 use crate::store::durable::{Temporary, make_directories, parent, sync_directory};
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
-use crate::store::{Listed, Store};
+use crate::store::{Freed, Listed, Store};
 
 /// Where files are written before they get their name; no key can name it.
 const TEMPORARY_FOLDER: &str = ".tmp";
@@ -121,7 +121,7 @@ impl Store for Directory {
         .await
     }
 
-    async fn delete(&self, key: &Key) -> Result<(), Error> {
+    async fn delete(&self, key: &Key) -> Result<Freed, Error> {
         let path = self.path(key);
         self.blocking(Operation::Delete, key.as_str(), move |directory| {
             remove(&directory.root, &path)
@@ -209,9 +209,14 @@ fn collect(root: &Path, folder: &str, depth: usize, found: &mut Vec<Listed>) -> 
     Ok(())
 }
 
-fn remove(root: &Path, path: &Path) -> io::Result<()> {
+fn remove(root: &Path, path: &Path) -> io::Result<Freed> {
+    // A link frees only itself: what it leads to is somebody else's.
+    let bytes = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Freed::default()),
+        metadata => metadata?.len(),
+    };
     match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Freed::default()),
         removed => removed?,
     }
     sync_directory(parent(path))?;
@@ -220,7 +225,7 @@ fn remove(root: &Path, path: &Path) -> io::Result<()> {
     while folder != root && folder.starts_with(root) && fs::remove_dir(folder).is_ok() {
         folder = parent(folder);
     }
-    Ok(())
+    Ok(Freed { bytes, kept: None })
 }
 
 #[cfg(test)]

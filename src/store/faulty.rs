@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
-use crate::store::{Listed, Store};
+use crate::store::{Freed, Listed, Store};
 
 /// Passes every call on, but for those it was told to spoil.
 pub struct Faulty {
@@ -127,7 +127,7 @@ impl Store for Faulty {
         self.inner.list(folder).await
     }
 
-    async fn delete(&self, key: &Key) -> Result<(), Error> {
+    async fn delete(&self, key: &Key) -> Result<Freed, Error> {
         self.count(Operation::Delete, Some(key))?;
         self.inner.delete(key).await
     }

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
-use crate::store::{Listed, Store};
+use crate::store::{Freed, Listed, Store};
 
 /// A store that forgets.
 #[derive(Debug, Default)]
@@ -62,9 +62,12 @@ impl Store for Memory {
             .collect())
     }
 
-    async fn delete(&self, key: &Key) -> Result<(), Error> {
-        self.objects().remove(key);
-        Ok(())
+    async fn delete(&self, key: &Key) -> Result<Freed, Error> {
+        let removed = self.objects().remove(key);
+        Ok(Freed {
+            bytes: removed.map_or(0, |(bytes, _)| bytes.len() as u64),
+            kept: None,
+        })
     }
 
     fn describe(&self) -> String {

@@ -35,8 +35,8 @@ pub trait Store: Send + Sync {
     /// Every object in the folder and below, sorted by key; the empty folder means all. No such folder: nothing.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error>;
 
-    /// Removes an object; one that is not there is removed already.
-    async fn delete(&self, key: &Key) -> Result<(), Error>;
+    /// Removes an object, with all its versions where the store keeps some; one that is not there is removed already.
+    async fn delete(&self, key: &Key) -> Result<Freed, Error>;
 
     /// Where this is, for messages; never with a secret.
     fn describe(&self) -> String;
@@ -48,6 +48,15 @@ pub struct Listed {
     pub key: Key,
     pub size_bytes: u64,
     pub modified: DateTime<Utc>,
+}
+
+/// What removing an object gave back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Space that is free now; an object that was not there frees none.
+    pub bytes: u64,
+    /// Why the object's space stays taken although it is gone from every listing: versions that may not be removed.
+    pub kept: Option<String>,
 }
 
 /// Opens the store that a URL names: `file:///path`, or a plain absolute path. Nothing is created yet.

@@ -168,6 +168,8 @@ pub(super) async fn store(
         large_objects,
         totals: totals(&contents),
         source_counted: counting == Counting::ServerToo,
+        encryption: None,
+        shrank: None,
         id,
     };
     manifest.totals.stored_bytes = manifest.objects().map(|object| object.size_bytes).sum();

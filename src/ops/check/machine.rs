@@ -152,5 +152,5 @@ async fn probe_object(store: &dyn Store) -> Result<(), StoreError> {
     if read? != bytes {
         return Err(failed("the probe object came back changed".to_owned()));
     }
-    removed
+    removed.map(|_| ())
 }
