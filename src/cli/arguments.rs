@@ -54,6 +54,8 @@ pub(super) enum Command {
     RestoreTest(RestoreTest),
     /// Recover for real: everything into an empty database, or some tables into a schema of their own
     Restore(Restore),
+    /// Read back and check every stored object, without a restore; needs neither the source nor a key
+    Scrub(Scrub),
     /// Objectives and actuals at a glance
     Status(Targets),
     /// List what there is
@@ -126,6 +128,15 @@ pub(super) struct RestoreTest {
     /// Leave the copy: the stopped scratch cluster on disk, or the database on a scratch server
     #[arg(long)]
     pub(super) keep_scratch: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Scrub {
+    #[command(flatten)]
+    pub(super) targets: Targets,
+    /// Only this backup [default: all]
+    #[arg(long, value_name = "ID")]
+    pub(super) backup: Option<BackupId>,
 }
 
 #[derive(Args, Debug)]

@@ -1,13 +1,16 @@
 //! `ernstfall backup`.
 
+use crate::config;
+use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::{BackupRecord, Outcome, Trigger};
 use crate::ops::backup::{self, Options};
 use crate::ops::context::Context;
+use crate::ops::not_begun::NotBegun;
 use crate::ops::target::Target;
-use crate::repository::OtherIdentity;
+use crate::repository::{OtherIdentity, Repository};
 
 use super::arguments::{Backup, Global};
-use super::each_target::each_target;
+use super::each_target::{Task, each_target};
 use super::exit::{Exit, Failure};
 use super::print;
 use super::setup::Setup;
@@ -22,28 +25,44 @@ pub(super) async fn run(global: &Global, options: &Backup) -> Result<Exit, Failu
         trigger: Trigger::Command,
         other_identity,
     };
-    let work = async |context: &Context, target: &Target| {
-        let record = backup::backup(context, target, wanted)
-            .await
-            .map_err(Failure::operation)?;
-        let exit = if record.outcome == Outcome::Succeeded {
-            Exit::Done
-        } else {
-            Exit::CouldNotRun
-        };
+    each_target(global, &options.targets.targets, &wanted).await
+}
+
+impl Task for Options {
+    type Subject = Target;
+    type Record = BackupRecord;
+
+    /// The first backup makes it.
+    async fn repository(&self, setup: &Setup) -> Result<Repository, Failure> {
+        setup.repository_or_new().await
+    }
+
+    fn subject(&self, setup: &Setup, target: &config::Target) -> Result<Target, Failure> {
+        setup.target(target)
+    }
+
+    async fn run(&self, context: &Context, target: Target) -> Result<BackupRecord, JournalError> {
+        let record = backup::backup(context, &target, *self).await?;
         if let Some(reason) = &record.reason {
             print::talk(&format!("{}: {reason}", record.target));
         }
-        Ok((record, exit))
-    };
-    each_target(
-        global,
-        &options.targets.targets,
-        Setup::repository_or_new,
-        work,
-        show,
-    )
-    .await
+        Ok(record)
+    }
+
+    fn not_begun(&self, run: NotBegun, journal: &Journal) -> Result<BackupRecord, JournalError> {
+        run.backup(journal)
+    }
+
+    fn exit(record: &BackupRecord) -> Exit {
+        match record.outcome {
+            Outcome::Succeeded => Exit::Done,
+            Outcome::Failed | Outcome::Cancelled => Exit::CouldNotRun,
+        }
+    }
+
+    fn show(record: &BackupRecord) {
+        show(record);
+    }
 }
 
 pub(super) fn show(record: &BackupRecord) {

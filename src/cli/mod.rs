@@ -14,6 +14,7 @@ mod progress;
 mod restore;
 mod restore_tables;
 mod restore_test;
+mod scrub;
 mod setup;
 mod signals;
 mod status;
@@ -63,6 +64,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Backup(options) => backup::run(global, &options).await,
         Command::RestoreTest(options) => restore_test::run(global, &options).await,
         Command::Restore(options) => restore::run(global, &options).await,
+        Command::Scrub(options) => scrub::run(global, &options).await,
         Command::Status(options) => status::run(global, &options).await,
         Command::List(options) => list::run(global, &options).await,
         Command::Check(options) => check::run(global, &options).await,

@@ -1,13 +1,16 @@
 //! `ernstfall restore-test`.
 
+use crate::config;
+use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::{RestoreTestRecord, Trigger, Verdict};
 use crate::ops::context::Context;
+use crate::ops::not_begun::NotBegun;
 use crate::ops::restore::Choice;
 use crate::ops::restore_test::{self, Afterwards, Options};
 use crate::ops::target::Target;
 
 use super::arguments::{Global, RestoreTest};
-use super::each_target::each_target;
+use super::each_target::{Task, each_target};
 use super::exit::{Exit, Failure};
 use super::print;
 use super::setup::Setup;
@@ -22,22 +25,36 @@ pub(super) async fn run(global: &Global, options: &RestoreTest) -> Result<Exit, 
             Afterwards::Remove
         },
     };
-    let work = async |context: &Context, target: &Target| {
-        let record = restore_test::restore_test(context, target, &wanted)
-            .await
-            .map_err(Failure::operation)?;
-        let exit = exit_of(&record);
-        Ok((record, exit))
-    };
-    each_target(global, &options.targets.targets, Setup::repository, work, show).await
+    each_target(global, &options.targets.targets, &wanted).await
 }
 
-fn exit_of(record: &RestoreTestRecord) -> Exit {
-    match record.verdict {
-        Verdict::Failed => Exit::BadBackup,
-        Verdict::CouldNotRun => Exit::CouldNotRun,
-        Verdict::Passed if record.objectives.missed() => Exit::ObjectiveMissed,
-        Verdict::Passed => Exit::Done,
+impl Task for Options {
+    type Subject = Target;
+    type Record = RestoreTestRecord;
+
+    fn subject(&self, setup: &Setup, target: &config::Target) -> Result<Target, Failure> {
+        setup.target(target)
+    }
+
+    async fn run(&self, context: &Context, target: Target) -> Result<RestoreTestRecord, JournalError> {
+        restore_test::restore_test(context, &target, self).await
+    }
+
+    fn not_begun(&self, run: NotBegun, journal: &Journal) -> Result<RestoreTestRecord, JournalError> {
+        run.restore_test(journal)
+    }
+
+    fn exit(record: &RestoreTestRecord) -> Exit {
+        match record.verdict {
+            Verdict::Failed => Exit::BadBackup,
+            Verdict::CouldNotRun => Exit::CouldNotRun,
+            Verdict::Passed if record.objectives.missed() => Exit::ObjectiveMissed,
+            Verdict::Passed => Exit::Done,
+        }
+    }
+
+    fn show(record: &RestoreTestRecord) {
+        show(record);
     }
 }
 

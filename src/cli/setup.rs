@@ -16,7 +16,7 @@ use crate::ops::context::{Context, Progress};
 use crate::ops::settle;
 use crate::ops::target::{OnBlockedDdl, SourceCount, Target};
 use crate::postgres::conninfo::{self, ConnectionSettings};
-use crate::repository::Repository;
+use crate::repository::{Error as RepositoryError, Repository};
 use crate::scratch::IsolationWanted;
 use crate::store;
 
@@ -101,14 +101,18 @@ impl Setup {
 
     /// The repository, made at first use.
     pub(super) async fn repository_or_new(&self) -> Result<Repository, Failure> {
-        Repository::open_or_create(self.store()?, Utc::now())
-            .await
-            .map_err(Failure::operation)
+        let opened = Repository::open_or_create(self.store()?, Utc::now()).await;
+        self.cached(opened)
     }
 
     /// The repository, which must be there.
     pub(super) async fn repository(&self) -> Result<Repository, Failure> {
-        Repository::open(self.store()?).await.map_err(Failure::operation)
+        self.cached(Repository::open(self.store()?).await)
+    }
+
+    fn cached(&self, opened: Result<Repository, RepositoryError>) -> Result<Repository, Failure> {
+        let repository = opened.map_err(Failure::operation)?;
+        Ok(repository.cached_in(&self.config.state_dir.join("cache")))
     }
 
     pub(super) fn journal(&self) -> Result<Journal, Failure> {

@@ -1,14 +1,18 @@
 //! All records that can be had, of this machine and of others, and whether their chains are whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::journal::{Error, Journal, sequences_in};
+use crate::journal::{Error, Journal, read_counter, sequences_in};
 use crate::model::record::Entry;
-use crate::repository::records::RecordPlace;
+use crate::repository::records::{RecordPlace, StoredRecord};
 use crate::repository::{Repository, sha256_hex};
 
 /// Stored records by chain and sequence, as bytes.
 type Stored = BTreeMap<RecordPlace, Vec<u8>>;
+
+const LOST: &str = "it was delivered to the repository and is there no longer; to deliver all records again, remove the files delivered.* below";
+const SET_BACK: &str = "the repository has more records of this chain than this machine: the state directory was set back; move the file `chain` away, so that a new chain begins, in";
+const FORKED: &str = "the repository has other records of this chain than this machine: the state directory was copied or set back; move the file `chain` away, so that a new chain begins, in";
 
 /// Records, and what is wrong with them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,19 +38,100 @@ impl Journal {
 
     /// The records in the repository, of every machine, and those here that are not delivered yet.
     pub async fn history_with(&self, repository: &Repository) -> Result<History, Error> {
+        // The repository first: what is delivered between the two looks must not seem to be missing here.
+        let delivered = repository.stored_records().await.map_err(Error::Repository)?;
         let mut stored = self.stored()?;
-        let places = repository.record_places().await.map_err(Error::Repository)?;
-        // What is here need not be fetched: there may be years of it.
-        let elsewhere = places
+        let mut problems = self.problems_of_our_chain(repository, &delivered, &stored)?;
+        let forked = self.forked_chains(repository, &delivered, &stored).await?;
+        // What is here need not be fetched, there may be years of it; unless something else is there under its name.
+        let elsewhere = delivered
             .into_iter()
-            .filter(|place| !stored.contains_key(place))
+            .filter(|record| forked.contains(&record.place.0) || !stored.contains_key(&record.place))
             .collect();
         let fetched = repository
             .read_records(elsewhere)
             .await
             .map_err(Error::Repository)?;
-        stored.extend(fetched.into_iter().map(|(place, bytes)| (place, bytes.to_vec())));
-        Ok(read(&stored))
+        let mut undelivered = Stored::new();
+        for (place, bytes) in fetched {
+            let here = stored.insert(place.clone(), bytes.to_vec());
+            if let Some(here) = here.filter(|here| *here != bytes) {
+                undelivered.insert(place, here);
+            }
+        }
+        if forked.contains(&self.chain) {
+            problems.push(self.problem(last_of(&stored, &self.chain), FORKED));
+        }
+        let mut history = read(&stored);
+        history.entries.extend(
+            undelivered
+                .values()
+                .filter_map(|bytes| serde_json::from_slice::<Entry>(bytes).ok()),
+        );
+        history.problems.extend(problems);
+        history.entries.sort_by_key(|entry| entry.record.finished_at());
+        Ok(history)
+    }
+
+    /// What is wrong between the chain that is written here and its copy in the repository.
+    fn problems_of_our_chain(
+        &self,
+        repository: &Repository,
+        delivered: &[StoredRecord],
+        stored: &Stored,
+    ) -> Result<Vec<ChainProblem>, Error> {
+        let there: BTreeSet<u64> = delivered
+            .iter()
+            .filter(|record| record.place.0 == self.chain)
+            .map(|record| record.place.1)
+            .collect();
+        let counted = read_counter(&self.counter_path(&self.chain, repository))?;
+        let here = stored
+            .keys()
+            .filter(|(chain, sequence)| *chain == self.chain && *sequence <= counted);
+        let mut problems: Vec<ChainProblem> = here
+            .filter(|(_, sequence)| !there.contains(sequence))
+            .map(|(_, sequence)| self.problem(*sequence, LOST))
+            .collect();
+        if let Some(last) = there.last().filter(|last| **last > last_of(stored, &self.chain)) {
+            problems.push(self.problem(*last, SET_BACK));
+        }
+        Ok(problems)
+    }
+
+    /// Chains of which the repository holds other records than this machine under the same numbers. Each record holds
+    /// the hash of the one before, so the last that both have speaks for all.
+    async fn forked_chains(
+        &self,
+        repository: &Repository,
+        delivered: &[StoredRecord],
+        stored: &Stored,
+    ) -> Result<BTreeSet<String>, Error> {
+        let mut last_common = BTreeMap::new();
+        for record in delivered {
+            if let Some(bytes) = stored.get(&record.place) {
+                last_common.insert(&record.place.0, (record.place.1, bytes));
+            }
+        }
+        let mut forked = BTreeSet::new();
+        for (chain, (sequence, here)) in last_common {
+            let there = repository
+                .read_record(chain, sequence)
+                .await
+                .map_err(Error::Repository)?;
+            if there.is_some_and(|there| there != *here) {
+                forked.insert(chain.clone());
+            }
+        }
+        Ok(forked)
+    }
+
+    fn problem(&self, sequence: u64, reason: &str) -> ChainProblem {
+        ChainProblem {
+            chain: self.chain.clone(),
+            sequence,
+            reason: format!("{reason} {}", self.state_dir.display()),
+        }
     }
 
     fn stored(&self) -> Result<Stored, Error> {
@@ -61,10 +146,19 @@ impl Journal {
     }
 }
 
+/// The greatest number in the chain; 0 where there is none.
+fn last_of(stored: &Stored, chain: &str) -> u64 {
+    let of_chain = stored.keys().filter(|place| place.0 == chain);
+    of_chain.map(|place| place.1).max().unwrap_or(0)
+}
+
 /// The records in the repository alone, for a machine without a journal.
 pub async fn history_of(repository: &Repository) -> Result<History, Error> {
-    let places = repository.record_places().await.map_err(Error::Repository)?;
-    let fetched = repository.read_records(places).await.map_err(Error::Repository)?;
+    let records = repository.stored_records().await.map_err(Error::Repository)?;
+    let fetched = repository
+        .read_records(records)
+        .await
+        .map_err(Error::Repository)?;
     let stored = fetched
         .into_iter()
         .map(|(place, bytes)| (place, bytes.to_vec()))
@@ -122,6 +216,7 @@ mod tests {
     use super::*;
     use crate::journal::run::tests::backup_record;
     use crate::repository::test_support::memory_repository;
+    use crate::store::{Operation, Store};
 
     #[tokio::test]
     async fn records_of_several_machines_are_merged_by_time() {
@@ -180,5 +275,88 @@ mod tests {
             problems_after(&|stored| drop(stored.insert(place(2), copy.clone()))),
             [2, 2, 3]
         );
+    }
+
+    fn reasons(history: &History) -> Vec<&str> {
+        let reasons = history.problems.iter();
+        reasons.map(|problem| problem.reason.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_record_that_is_gone_from_the_repository_is_seen_and_can_be_delivered_again() {
+        let (repository, faulty) = memory_repository().await;
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        for number in 0..3 {
+            journal.append(backup_record(number)).unwrap();
+        }
+        journal.deliver(&repository).await.unwrap();
+        faulty
+            .delete(&crate::repository::keys::record_key(journal.chain(), 3).unwrap())
+            .await
+            .unwrap();
+        let history = journal.history_with(&repository).await.unwrap();
+        assert_eq!((history.entries.len(), history.problems[0].sequence), (3, 3));
+        assert!(reasons(&history)[0].contains("delivered.*"), "{history:?}");
+        std::fs::remove_file(journal.counter_path(journal.chain(), &repository)).unwrap();
+        journal.deliver(&repository).await.unwrap();
+        let history = journal.history_with(&repository).await.unwrap();
+        assert_eq!(history.problems, []);
+    }
+
+    #[tokio::test]
+    async fn a_state_directory_that_was_copied_or_set_back_is_seen_and_hides_no_record() {
+        let (repository, _) = memory_repository().await;
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let ours = Journal::open(folders[0].path()).unwrap();
+        ours.append(backup_record(0)).unwrap();
+        // A copy of the state directory, which goes on by itself.
+        std::fs::copy(ours.chain_file(), folders[1].path().join("chain")).unwrap();
+        let theirs = Journal::open(folders[1].path()).unwrap();
+        theirs.append(backup_record(0)).unwrap();
+        for number in 1..4 {
+            theirs.append(backup_record(number)).unwrap();
+        }
+        theirs.deliver(&repository).await.unwrap();
+
+        let behind = ours.history_with(&repository).await.unwrap();
+        assert_eq!((behind.entries.len(), behind.problems.len()), (4, 1));
+        assert!(reasons(&behind)[0].contains("was set back"), "{behind:?}");
+
+        ours.append(backup_record(7)).unwrap();
+        let forked = ours.history_with(&repository).await.unwrap();
+        assert!(
+            reasons(&forked)
+                .iter()
+                .any(|reason| reason.contains("other records")),
+            "{forked:?}"
+        );
+        let ids: Vec<&str> = forked.entries.iter().map(|entry| entry.record.id()).collect();
+        let all = [0, 1, 2, 3, 7].map(backup_record);
+        assert_eq!(ids, all.each_ref().map(|record| record.id()));
+
+        // As it is advised: a new chain begins, and nothing is hidden.
+        std::fs::remove_file(ours.chain_file()).unwrap();
+        let anew = Journal::open(folders[0].path()).unwrap();
+        anew.append(backup_record(8)).unwrap();
+        let history = anew.history_with(&repository).await.unwrap();
+        assert_eq!((history.entries.len(), history.problems), (6, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn delivered_records_are_fetched_once() {
+        let (repository, faulty) = memory_repository().await;
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let journal = Journal::open(folders[0].path()).unwrap();
+        for number in 0..5 {
+            journal.append(backup_record(number)).unwrap();
+        }
+        journal.deliver(&repository).await.unwrap();
+        let repository = repository.cached_in(&folders[1].path().join("cache"));
+        let elsewhere = Journal::open(folders[1].path()).unwrap();
+        let first = elsewhere.history_with(&repository).await.unwrap();
+        let reads = faulty.calls(Operation::Get);
+        assert_eq!(elsewhere.history_with(&repository).await.unwrap(), first);
+        assert_eq!((first.entries.len(), faulty.calls(Operation::Get)), (5, reads));
     }
 }

@@ -302,13 +302,13 @@ mod tests {
             journal.deliver(&repository).await,
             Err(Error::Deliver(_))
         ));
-        assert_eq!(repository.record_places().await.unwrap().len(), 1);
+        assert_eq!(repository.stored_records().await.unwrap().len(), 1);
         assert_eq!(journal.deliver(&repository).await.unwrap(), 2);
         assert_eq!(journal.deliver(&repository).await.unwrap(), 0);
         // A lost counter repeats the delivery, and changes nothing.
         fs::remove_file(journal.counter_path(journal.chain(), &repository)).unwrap();
         assert_eq!(journal.deliver(&repository).await.unwrap(), 3);
-        assert_eq!(repository.record_places().await.unwrap().len(), 3);
+        assert_eq!(repository.stored_records().await.unwrap().len(), 3);
     }
 
     #[tokio::test]

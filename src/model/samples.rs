@@ -5,7 +5,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Contents;
 use crate::model::manifest::{FORMAT, Manifest, Object, RecoveryPoint, RecoveryPointBasis, Totals, Versions};
+use crate::model::record::{Entry, ObjectiveResult, Objectives, Record, RestoreTestRecord, Trigger, Verdict};
 use crate::model::target_name::TargetName;
+use crate::model::verification::{Mismatch, Verification};
 
 /// So many seconds after a fixed moment.
 pub(crate) fn time(seconds: i64) -> DateTime<Utc> {
@@ -83,4 +85,54 @@ pub(crate) fn contents() -> Contents {
         "roles": [], "extensions": [], "materialized_views": [], "not_covered": []
     }))
     .unwrap()
+}
+
+/// Records as one chain.
+pub(crate) fn entries(records: Vec<Record>) -> Vec<Entry> {
+    let chain = |(index, record)| Entry {
+        chain: "a".to_owned(),
+        sequence: index as u64 + 1,
+        previous_sha256: None,
+        record,
+    };
+    records.into_iter().enumerate().map(chain).collect()
+}
+
+/// A restore test of the nth backup, which ended this long after the beginning.
+pub(crate) fn restore_test(backup: i64, verdict: Verdict, at: i64) -> Record {
+    let rta = (verdict == Verdict::Passed).then_some(42.0);
+    let mismatch = Mismatch {
+        kind: "table".to_owned(),
+        name: "public.orders".to_owned(),
+        expected: "2 rows".to_owned(),
+        found: "1 row".to_owned(),
+    };
+    Record::RestoreTest(Box::new(RestoreTestRecord {
+        format: FORMAT,
+        id: format!("test-{at}"),
+        target: target(),
+        environment: None,
+        owner: None,
+        backup: Some(id(backup)),
+        trigger: Trigger::Schedule,
+        verdict,
+        reason: (verdict != Verdict::Passed).then(|| "why".to_owned()),
+        started_at: time(at - 1),
+        finished_at: time(at),
+        recovery_point: None,
+        objectives: Objectives {
+            rpo: ObjectiveResult::judge(None, None, None),
+            rto: ObjectiveResult::judge(None, rta, Some("embedded scratch".to_owned())),
+        },
+        phases: Vec::new(),
+        verification: Verification {
+            mismatches: if verdict == Verdict::Failed {
+                vec![mismatch]
+            } else {
+                Vec::new()
+            },
+            ..Verification::default()
+        },
+        scratch: None,
+    }))
 }

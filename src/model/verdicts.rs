@@ -105,3 +105,91 @@ impl<'a> Verdicts<'a> {
         self.backups.values().any(|judged| judged.test.is_some())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::FORMAT;
+    use crate::model::samples::{entries, id, restore_test, target, time};
+    use crate::model::upkeep::ScrubbedBackup;
+
+    use Verdict::{CouldNotRun, Failed, Passed};
+
+    fn scrub(backup: i64, verdict: Verdict, at: i64) -> Record {
+        Record::Scrub(ScrubRecord {
+            format: FORMAT,
+            id: format!("scrub-{at}"),
+            target: target(),
+            trigger: crate::model::record::Trigger::Command,
+            verdict,
+            reason: None,
+            started_at: time(at - 1),
+            finished_at: time(at),
+            backups: vec![ScrubbedBackup {
+                backup: id(backup),
+                verdict,
+                objects: 1,
+                bytes: 1,
+                faults: Vec::new(),
+            }],
+        })
+    }
+
+    fn verdict_after(records: Vec<Record>) -> Option<Verdict> {
+        Verdicts::of(&target(), &entries(records)).verdict(&id(1))
+    }
+
+    #[test]
+    fn the_last_word_counts_and_a_scrub_proves_nothing_good() {
+        assert_eq!(verdict_after(vec![]), None);
+        assert_eq!(verdict_after(vec![scrub(1, Passed, 1)]), None);
+        assert_eq!(verdict_after(vec![scrub(1, Failed, 1)]), Some(Failed));
+        assert_eq!(verdict_after(vec![scrub(2, Failed, 1)]), None);
+        assert_eq!(
+            verdict_after(vec![scrub(1, Failed, 1), scrub(1, Passed, 2)]),
+            None,
+            "the object is whole again"
+        );
+        assert_eq!(
+            verdict_after(vec![scrub(1, Failed, 1), scrub(1, CouldNotRun, 2)]),
+            Some(Failed)
+        );
+        assert_eq!(
+            verdict_after(vec![restore_test(1, Passed, 1), scrub(1, Failed, 2)]),
+            Some(Failed)
+        );
+        assert_eq!(
+            verdict_after(vec![scrub(1, Failed, 1), restore_test(1, Passed, 2)]),
+            Some(Passed)
+        );
+        assert_eq!(
+            verdict_after(vec![restore_test(1, Failed, 1), scrub(1, Passed, 2)]),
+            Some(Failed),
+            "objects that are whole may restore to something else"
+        );
+        assert_eq!(
+            verdict_after(vec![restore_test(1, Failed, 1), restore_test(1, CouldNotRun, 2)]),
+            Some(Failed)
+        );
+        // Records of several machines come in any order.
+        assert_eq!(
+            verdict_after(vec![restore_test(1, Passed, 2), restore_test(1, Failed, 1)]),
+            Some(Passed)
+        );
+    }
+
+    #[test]
+    fn who_found_a_backup_bad_is_known() {
+        let records = entries(vec![restore_test(1, Failed, 1), scrub(2, Failed, 2)]);
+        let verdicts = Verdicts::of(&target(), &records);
+        assert!(matches!(
+            verdicts.found_bad_by(&id(1)),
+            Some(FoundBadBy::RestoreTest(_))
+        ));
+        assert!(matches!(
+            verdicts.found_bad_by(&id(2)),
+            Some(FoundBadBy::Scrub(_))
+        ));
+        assert!(verdicts.found_bad_by(&id(3)).is_none() && verdicts.is_bad(&id(2)) && verdicts.any_test());
+    }
+}

@@ -4,13 +4,9 @@ use serde_json::json;
 
 use crate::journal::run::tests::backup_record;
 use crate::model::manifest::Manifest;
-use crate::model::record::{
-    Entry, FORMAT, InterruptedRecord, ObjectiveResult, ObjectiveVerdict, Objectives, Outcome, Record,
-    RestoreTestRecord, Trigger, Verdict,
-};
-use crate::model::verification::{Mismatch, Verification};
+use crate::model::record::{FORMAT, InterruptedRecord, ObjectiveVerdict, Outcome, Record, Verdict};
+use crate::model::samples::{entries, id, manifest, restore_test, target, time};
 use crate::observe::status::{TargetFacts, TargetStatus, fold};
-use crate::repository::test_support::{id, manifest, target, time};
 
 use Verdict::{CouldNotRun, Failed, Passed};
 
@@ -24,55 +20,6 @@ fn facts() -> TargetFacts {
         rpo_seconds: Some(2.0 * HOUR as f64),
         rto_seconds: Some(60.0),
     }
-}
-
-fn entries(records: Vec<Record>) -> Vec<Entry> {
-    let chain = |(index, record)| Entry {
-        chain: "a".to_owned(),
-        sequence: index as u64 + 1,
-        previous_sha256: None,
-        record,
-    };
-    records.into_iter().enumerate().map(chain).collect()
-}
-
-/// A restore test of the nth backup, which ended this long after the beginning.
-fn test(backup: i64, verdict: Verdict, at: i64) -> Record {
-    let rta = (verdict == Passed).then_some(42.0);
-    let mismatch = Mismatch {
-        kind: "table".to_owned(),
-        name: "public.orders".to_owned(),
-        expected: "2 rows".to_owned(),
-        found: "1 row".to_owned(),
-    };
-    Record::RestoreTest(Box::new(RestoreTestRecord {
-        format: FORMAT,
-        id: format!("test-{at}"),
-        target: target(),
-        environment: None,
-        owner: None,
-        backup: Some(id(backup)),
-        trigger: Trigger::Schedule,
-        verdict,
-        reason: (verdict != Passed).then(|| "why".to_owned()),
-        started_at: time(at - 1),
-        finished_at: time(at),
-        recovery_point: None,
-        objectives: Objectives {
-            rpo: ObjectiveResult::judge(None, None, None),
-            rto: ObjectiveResult::judge(None, rta, Some("embedded scratch".to_owned())),
-        },
-        phases: Vec::new(),
-        verification: Verification {
-            mismatches: if verdict == Failed {
-                vec![mismatch]
-            } else {
-                Vec::new()
-            },
-            ..Verification::default()
-        },
-        scratch: None,
-    }))
 }
 
 fn interrupted(task: &str, started_at: i64) -> Record {
@@ -136,7 +83,7 @@ fn without_anything_all_is_unknown_and_not_well() {
 
 #[test]
 fn a_proven_newest_backup_within_its_objectives_is_well() {
-    let status = after(vec![test(2, Passed, 10_000)]);
+    let status = after(vec![restore_test(2, Passed, 10_000)]);
     assert_eq!(status.problems, Vec::<String>::new());
     assert!(status.ok);
     assert_eq!(status.exposure_seconds, Some(3600.0));
@@ -163,7 +110,7 @@ fn the_last_conclusive_verdict_decides_whether_a_backup_is_a_recovery_point() {
         let tests = sequence
             .iter()
             .enumerate()
-            .map(|(at, verdict)| test(2, *verdict, 10_000 + at as i64));
+            .map(|(at, verdict)| restore_test(2, *verdict, 10_000 + at as i64));
         let status = after(tests.collect());
         let known = sequence
             .iter()
@@ -224,8 +171,8 @@ fn sequence(mut number: usize, verdicts: &[Verdict; 3]) -> Vec<Verdict> {
 #[test]
 fn the_order_in_which_records_are_given_changes_nothing() {
     let mut records = vec![
-        test(2, Failed, 10_000),
-        test(2, Passed, 10_001),
+        restore_test(2, Failed, 10_000),
+        restore_test(2, Passed, 10_001),
         run(Outcome::Succeeded, 7200, None),
     ];
     let status = after(records.clone());
@@ -235,7 +182,10 @@ fn the_order_in_which_records_are_given_changes_nothing() {
 
 #[test]
 fn exposure_falls_back_over_every_bad_backup_and_the_cycle_with_it() {
-    let status = after(vec![test(1, Failed, 8_000), test(2, Failed, 10_000)]);
+    let status = after(vec![
+        restore_test(1, Failed, 8_000),
+        restore_test(2, Failed, 10_000),
+    ]);
     assert_eq!(status.exposure_seconds, Some(10_800.0));
     assert_eq!(status.last_cycle_rpa_seconds, None);
     assert_eq!(status.rpo.verdict, ObjectiveVerdict::Missed);
@@ -245,7 +195,7 @@ fn exposure_falls_back_over_every_bad_backup_and_the_cycle_with_it() {
         status.problems
     );
 
-    let status = after(vec![test(1, Failed, 8_000)]);
+    let status = after(vec![restore_test(1, Failed, 8_000)]);
     assert_eq!(status.exposure_seconds, Some(3600.0));
     assert_eq!(
         status.last_cycle_rpa_seconds,
@@ -255,7 +205,7 @@ fn exposure_falls_back_over_every_bad_backup_and_the_cycle_with_it() {
 
     let all = after(
         (0..3)
-            .map(|backup| test(backup, Failed, 10_000 + backup))
+            .map(|backup| restore_test(backup, Failed, 10_000 + backup))
             .collect(),
     );
     assert_eq!(
@@ -271,7 +221,7 @@ fn exposure_falls_back_over_every_bad_backup_and_the_cycle_with_it() {
 
 #[test]
 fn an_older_backup_that_is_bad_is_told_until_a_later_test_passes() {
-    let status = after(vec![test(1, Failed, 8_000)]);
+    let status = after(vec![restore_test(1, Failed, 8_000)]);
     assert!(
         status
             .problems
@@ -280,7 +230,10 @@ fn an_older_backup_that_is_bad_is_told_until_a_later_test_passes() {
     );
     assert_eq!(status.last_restore_test.as_ref().unwrap().mismatches, 1);
     assert_eq!(status.last_restore_test.unwrap().rta_seconds, None);
-    let mut status = after(vec![test(1, Failed, 8_000), test(2, Passed, 10_000)]);
+    let mut status = after(vec![
+        restore_test(1, Failed, 8_000),
+        restore_test(2, Passed, 10_000),
+    ]);
     // The cycle that the bad backup did not end was longer than the objective.
     assert_eq!(status.problems.len(), 1);
     assert!(status.problems.remove(0).contains("RPO missed"));
@@ -288,7 +241,10 @@ fn an_older_backup_that_is_bad_is_told_until_a_later_test_passes() {
 
 #[test]
 fn could_not_run_proves_nothing_and_spoils_nothing() {
-    let status = after(vec![test(1, Passed, 8_000), test(2, CouldNotRun, 10_000)]);
+    let status = after(vec![
+        restore_test(1, Passed, 8_000),
+        restore_test(2, CouldNotRun, 10_000),
+    ]);
     assert_eq!(
         status.problems,
         ["last restore test test-10000 could not run: why"]
@@ -297,20 +253,20 @@ fn could_not_run_proves_nothing_and_spoils_nothing() {
         (status.proven_backup, status.exposure_seconds),
         (Some(id(1)), Some(3600.0))
     );
-    let status = after(vec![test(2, CouldNotRun, 10_000)]);
+    let status = after(vec![restore_test(2, CouldNotRun, 10_000)]);
     assert!(status.problems.contains(&"never restore-tested".to_owned()));
 }
 
 #[test]
 fn a_proven_backup_that_was_pruned_can_no_longer_be_recovered() {
-    let status = fold_at(&[manifest(2)], vec![test(1, Passed, 8_000)], 3 * HOUR);
+    let status = fold_at(&[manifest(2)], vec![restore_test(1, Passed, 8_000)], 3 * HOUR);
     assert_eq!((status.proven_backup, status.proven_recovery_point), (None, None));
     assert_eq!(status.rto.actual_seconds, Some(42.0));
 }
 
 #[test]
 fn failed_and_interrupted_runs_are_told_until_one_succeeds_after_them() {
-    let proven = || test(2, Passed, 7_500);
+    let proven = || restore_test(2, Passed, 7_500);
     let failed = after(vec![proven(), run(Outcome::Failed, 10_000, None)]);
     assert_eq!(failed.problems.len(), 1);
     assert!(
@@ -358,9 +314,9 @@ fn exposure_is_counted_on_the_sources_clock_and_grows_until_the_objective_is_mis
         (skewed.exposure_seconds, skewed.clock_skew_seconds),
         (Some(3690.5), Some(90.5))
     );
-    let late = fold_at(&[manifest(0)], vec![test(0, Passed, 1_000)], 2 * HOUR);
+    let late = fold_at(&[manifest(0)], vec![restore_test(0, Passed, 1_000)], 2 * HOUR);
     assert!(late.ok, "{:?}", late.problems);
-    let later = fold_at(&[manifest(0)], vec![test(0, Passed, 1_000)], 2 * HOUR + 1);
+    let later = fold_at(&[manifest(0)], vec![restore_test(0, Passed, 1_000)], 2 * HOUR + 1);
     assert_eq!(later.problems, ["RPO missed: 7201 s (exposure) against 7200 s"]);
 }
 
@@ -373,7 +329,7 @@ fn an_rta_over_the_objective_of_today_is_a_missed_rto() {
     let status = fold(
         &strict,
         &[manifest(2)],
-        &entries(vec![test(2, Passed, 10_000)]),
+        &entries(vec![restore_test(2, Passed, 10_000)]),
         time(3 * HOUR),
     );
     assert_eq!(
@@ -389,7 +345,7 @@ fn other_targets_are_left_out() {
         ..facts()
     };
     let records = entries(vec![
-        test(2, Passed, 10_000),
+        restore_test(2, Passed, 10_000),
         run(Outcome::Succeeded, 7_200, None),
     ]);
     let status = fold(&other, &[manifest(2)], &records, time(3 * HOUR));

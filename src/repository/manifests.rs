@@ -1,18 +1,13 @@
 //! Which backups exist, and what their manifests say. A manifest is checked before it is believed: whoever
 //! can write to the repository must not make us read or delete anything outside the target's backups.
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::model::backup_id::BackupId;
 use crate::model::manifest::{FORMAT, Manifest};
 use crate::model::target_name::TargetName;
 use crate::repository::{Error, Repository, format_of, keys, to_json};
 use crate::store::Key;
-
-/// Reads under way at once: enough to hide a bucket's latency, few enough to be polite.
-const READS_AT_ONCE: usize = 16;
 
 /// The backups of one target.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,7 +22,38 @@ pub struct Manifests {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     pub key: Key,
+    /// Whose manifest it is by its name; absent where that is no backup's.
+    pub backup: Option<BackupId>,
     pub reason: String,
+    /// Not damaged: a newer version wrote it, in this format.
+    pub newer_format: Option<u64>,
+}
+
+impl Unreadable {
+    fn new(key: Key, backup: Option<BackupId>, reason: impl Into<String>) -> Self {
+        Self {
+            key,
+            backup,
+            reason: reason.into(),
+            newer_format: None,
+        }
+    }
+
+    /// The error for whoever needs just this manifest.
+    pub fn error(&self, location: String) -> Error {
+        match self.newer_format {
+            Some(found) => Error::NewerFormat {
+                what: format!("`{}` in {location}", self.key),
+                found,
+                known: FORMAT,
+            },
+            None => Error::Unreadable {
+                key: self.key.to_string(),
+                location,
+                reason: self.reason.clone(),
+            },
+        }
+    }
 }
 
 impl Manifests {
@@ -45,22 +71,14 @@ impl Manifests {
 impl Repository {
     /// Every backup of the target; what cannot be read is told apart, what cannot be reached is an error.
     pub async fn manifests(&self, target: &TargetName) -> Result<Manifests, Error> {
-        let listed = self.store.list(&keys::manifests_folder(target)).await?;
-        let read: Vec<(Key, Option<Bytes>)> = stream::iter(listed)
-            .map(|object| async move {
-                let bytes = self.find(&object.key).await?;
-                Ok::<_, Error>((object.key, bytes))
-            })
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let folder = keys::manifests_folder(target);
+        let listed = self.store.list(&folder).await?;
         let mut manifests = Manifests::default();
-        for (key, bytes) in read {
-            // Pruned since it was listed.
-            let Some(bytes) = bytes else { continue };
+        // One that was pruned since it was listed is not among them.
+        for (key, bytes) in self.read_listed(&folder, listed).await? {
             match read_manifest(target, &key, &bytes) {
                 Ok(manifest) => manifests.readable.push(manifest),
-                Err(reason) => manifests.unreadable.push(Unreadable { key, reason }),
+                Err(unreadable) => manifests.unreadable.push(unreadable),
             }
         }
         manifests.readable.sort_by_key(recovery_order);
@@ -75,11 +93,7 @@ impl Repository {
                 id: id.clone(),
             });
         };
-        read_manifest(target, &key, &bytes).map_err(|reason| Error::Unreadable {
-            key: key.to_string(),
-            location: self.location(),
-            reason,
-        })
+        read_manifest(target, &key, &bytes).map_err(|unreadable| unreadable.error(self.location()))
     }
 
     /// Makes the backup exist: the last thing that a backup does.
@@ -103,20 +117,24 @@ fn recovery_order(manifest: &Manifest) -> (DateTime<Utc>, BackupId) {
     (manifest.recovery_point.at, manifest.id.clone())
 }
 
-fn read_manifest(target: &TargetName, key: &Key, bytes: &[u8]) -> Result<Manifest, String> {
+fn read_manifest(target: &TargetName, key: &Key, bytes: &[u8]) -> Result<Manifest, Unreadable> {
     let Some(id) = keys::id_of_manifest_key(target, key) else {
-        return Err("its name is no backup id".to_owned());
+        return Err(Unreadable::new(key.clone(), None, "its name is no backup id"));
     };
-    let format = format_of(bytes)?;
+    let unreadable = |reason: String| Unreadable::new(key.clone(), Some(id.clone()), reason);
+    let format = format_of(bytes).map_err(unreadable)?;
     if format > u64::from(FORMAT) {
-        return Err(format!(
-            "it has format {format}, and this version reads up to {FORMAT}: update ernstfall"
-        ));
+        let reason =
+            format!("it has format {format}, and this version reads up to {FORMAT}: update ernstfall");
+        return Err(Unreadable {
+            newer_format: Some(format),
+            ..unreadable(reason)
+        });
     }
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|fault| fault.to_string())?;
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|fault| unreadable(fault.to_string()))?;
     match fault(target, &id, &manifest) {
         None => Ok(manifest),
-        Some(reason) => Err(reason),
+        Some(reason) => Err(unreadable(reason)),
     }
 }
 
@@ -151,6 +169,8 @@ fn fault(target: &TargetName, id: &BackupId, manifest: &Manifest) -> Option<Stri
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::repository::test_support::{id, manifest, memory_repository, target, time};
     use crate::store::{ErrorKind, Operation, Store};

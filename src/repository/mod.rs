@@ -2,17 +2,20 @@
 //!
 //! Objects are added and removed, never changed. What is read back is checked before it is believed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::model::manifest::FORMAT;
 use crate::store::random::random_hexadecimal;
-use crate::store::{self, Key, Store};
+use crate::store::{self, Key, Listed, Store};
 
 pub mod keys;
+mod cache;
 pub mod error;
 pub mod targets;
 pub mod manifests;
@@ -20,6 +23,8 @@ pub mod objects;
 pub mod records;
 #[cfg(test)]
 pub(crate) mod test_support;
+
+use cache::{Cache, Others};
 
 pub use error::{Error, ReadError};
 pub use manifests::{Manifests, Unreadable};
@@ -31,7 +36,12 @@ pub use targets::{OtherIdentity, TargetIdentity};
 pub struct Repository {
     store: Arc<dyn Store>,
     id: String,
+    /// Absent: everything is fetched each time.
+    cache: Option<Cache>,
 }
+
+/// Reads under way at once: enough to hide a bucket's latency, few enough to be polite.
+const READS_AT_ONCE: usize = 16;
 
 /// `ernstfall.json`: what the repository says of itself.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,7 +63,11 @@ impl Repository {
         match store.get(&keys::repository_key()).await {
             Ok(bytes) => {
                 let id = read_description(&bytes, &store.describe())?.id;
-                Ok(Self { store, id })
+                Ok(Self {
+                    store,
+                    id,
+                    cache: None,
+                })
             }
             Err(error) if error.is_not_found() => Err(Error::NoRepository {
                 location: store.describe(),
@@ -78,6 +92,12 @@ impl Repository {
             Err(error) if !error.is_already_exists() => Err(error.into()),
             _ => Self::open(store).await,
         }
+    }
+
+    /// Keeps copies of manifests and records in this directory of ours, a folder for each repository.
+    pub fn cached_in(mut self, directory: &Path) -> Self {
+        self.cache = Some(Cache::new(directory.join(&self.id)));
+        self
     }
 
     /// Whether it is still there and the same: where the disk of a directory was unmounted, what is put lands beside it.
@@ -116,6 +136,51 @@ impl Repository {
                 location: self.location(),
             })
         }
+    }
+
+    /// Small objects of a folder that were listed, in the same order; one that is gone since is left out.
+    async fn read_listed(
+        &self,
+        folder: &str,
+        listed: Vec<Listed>,
+    ) -> Result<Vec<(Key, Bytes)>, store::Error> {
+        let mut copies = match &self.cache {
+            Some(cache) => cache.read(folder).await,
+            None => cache::Copies::default(),
+        };
+        let stale = copies.are_stale(listed.len());
+        let looked_up: Vec<(Listed, Option<Bytes>)> = listed
+            .into_iter()
+            .map(|listed| {
+                let copy = copies.take(&listed);
+                (listed, copy)
+            })
+            .collect();
+        let read: Vec<(Listed, Option<Bytes>, bool)> = stream::iter(looked_up)
+            .map(|(listed, copy)| async move {
+                let fetched = copy.is_none();
+                let bytes = match copy {
+                    Some(bytes) => Some(bytes),
+                    None => self.find(&listed.key).await?,
+                };
+                Ok::<_, store::Error>((listed, bytes, fetched))
+            })
+            .buffered(READS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let there = read.iter().filter_map(|(listed, bytes, fetched)| {
+            let bytes = bytes.as_ref()?;
+            (*fetched || stale).then(|| (listed.clone(), bytes.clone()))
+        });
+        let to_keep: Vec<(Listed, Bytes)> = there.collect();
+        if let (Some(cache), false) = (&self.cache, to_keep.is_empty()) {
+            let others = if stale { Others::Forget } else { Others::Keep };
+            cache.keep(folder, to_keep, others).await;
+        }
+        Ok(read
+            .into_iter()
+            .filter_map(|(listed, bytes, _)| Some((listed.key, bytes?)))
+            .collect())
     }
 
     /// The object, or nothing where there is none.

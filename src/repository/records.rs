@@ -1,39 +1,48 @@
 //! The records of runs, as bytes: the journal gives them their meaning.
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::repository::{Error, Repository, keys};
-
-/// Reads under way at once.
-const READS_AT_ONCE: usize = 16;
+use crate::store::Listed;
 
 /// Which writer's which record.
 pub type RecordPlace = (String, u64);
 
+/// A record in the repository that is not read yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    pub place: RecordPlace,
+    listed: Listed,
+}
+
 impl Repository {
-    /// Every record's place, sorted by chain and sequence.
-    pub async fn record_places(&self) -> Result<Vec<RecordPlace>, Error> {
+    /// Every record there is, sorted by chain and sequence.
+    pub async fn stored_records(&self) -> Result<Vec<StoredRecord>, Error> {
         let listed = self.store.list(keys::RECORDS_FOLDER).await?;
-        let mut places: Vec<RecordPlace> = listed
-            .iter()
-            .filter_map(|object| keys::record_of_key(&object.key))
+        let mut records: Vec<StoredRecord> = listed
+            .into_iter()
+            .filter_map(|listed| {
+                let place = keys::record_of_key(&listed.key)?;
+                Some(StoredRecord { place, listed })
+            })
             .collect();
-        places.sort();
-        Ok(places)
+        records.sort_by(|one, other| one.place.cmp(&other.place));
+        Ok(records)
     }
 
-    /// The records at these places, in the same order; one that is gone is left out.
-    pub async fn read_records(&self, places: Vec<RecordPlace>) -> Result<Vec<(RecordPlace, Bytes)>, Error> {
-        let read: Vec<Option<(RecordPlace, Bytes)>> = stream::iter(places)
-            .map(|place| async move {
-                let key = keys::record_key(&place.0, place.1)?;
-                Ok::<_, Error>(self.find(&key).await?.map(|bytes| (place, bytes)))
-            })
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(read.into_iter().flatten().collect())
+    /// The records themselves; one that is gone is left out.
+    pub async fn read_records(&self, records: Vec<StoredRecord>) -> Result<Vec<(RecordPlace, Bytes)>, Error> {
+        let listed = records.into_iter().map(|record| record.listed).collect();
+        let read = self.read_listed(keys::RECORDS_FOLDER, listed).await?;
+        let placed = read
+            .into_iter()
+            .filter_map(|(key, bytes)| Some((keys::record_of_key(&key)?, bytes)));
+        Ok(placed.collect())
+    }
+
+    /// One record as it is stored now; nothing where there is none.
+    pub async fn read_record(&self, chain: &str, sequence: u64) -> Result<Option<Bytes>, Error> {
+        Ok(self.find(&keys::record_key(chain, sequence)?).await?)
     }
 
     /// Stores a record; the same one stored already is as good.

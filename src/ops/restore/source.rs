@@ -9,7 +9,7 @@ use crate::model::contents::Contents;
 use crate::model::manifest::{Manifest, Object};
 use crate::model::target_name::TargetName;
 use crate::ops::script;
-use crate::repository::{Error as RepositoryError, Repository};
+use crate::repository::{Repository, Unreadable};
 
 use super::RestoreError;
 use super::left_out::LeftOut;
@@ -52,13 +52,17 @@ pub(in crate::ops) async fn locate(
     choice: &Choice,
 ) -> Result<Manifest, RestoreError> {
     let missing = || RestoreError::NoBackup(target.to_string(), repository.location());
-    match choice {
-        Choice::Exactly(id) => Ok(repository.manifest(target, id).await?),
-        Choice::Newest => newest_until(repository, target, None).await?.ok_or_else(missing),
+    let id = match choice {
+        Choice::Exactly(id) => id.clone(),
+        Choice::Newest => newest_until(repository, target, None)
+            .await?
+            .ok_or_else(missing)?,
         Choice::Before(time) => newest_until(repository, target, Some(*time))
             .await?
-            .ok_or_else(missing),
-    }
+            .ok_or_else(missing)?,
+    };
+    // As it is stored now: the choice may come from a copy of it on this machine.
+    Ok(repository.manifest(target, &id).await?)
 }
 
 /// The newest backup up to a moment. A damaged manifest must not make an older backup the newest in silence: whoever
@@ -67,7 +71,7 @@ async fn newest_until(
     repository: &Repository,
     target: &TargetName,
     moment: Option<DateTime<Utc>>,
-) -> Result<Option<Manifest>, RestoreError> {
+) -> Result<Option<BackupId>, RestoreError> {
     let manifests = repository.manifests(target).await?;
     let newest = match moment {
         Some(moment) => manifests.newest_before(moment),
@@ -75,32 +79,26 @@ async fn newest_until(
     };
     // Ids begin with the time, and sort by it; those of the moment's own second count as not after it.
     let last = moment.map(|moment| BackupId::new(moment, u16::MAX));
-    let damaged = manifests.unreadable.iter().filter_map(|unreadable| {
-        let name = unreadable
-            .key
-            .as_str()
-            .rsplit('/')
-            .next()?
-            .strip_suffix(".json")?;
-        Some((name.parse::<BackupId>().ok()?, unreadable))
-    });
+    let damaged = manifests
+        .unreadable
+        .iter()
+        .filter_map(|unreadable| Some((unreadable.backup.as_ref()?, unreadable)));
     let newest_damaged = damaged
-        .filter(|(id, _)| last.as_ref().is_none_or(|last| id <= last))
-        .max_by(|(one, _), (other, _)| one.cmp(other));
+        .filter(|(id, _)| last.as_ref().is_none_or(|last| *id <= last))
+        .max_by_key(|(id, _)| *id);
     match (newest_damaged, newest) {
         (Some((id, unreadable)), newest) if newest.is_none_or(|newest| newest.id.second() <= id.second()) => {
             let instead = newest.map_or_else(
                 || "and there is no backup before it".to_owned(),
                 |newest| format!("and the backup before it is {}: name it with --backup", newest.id),
             );
-            Err(RepositoryError::Unreadable {
-                key: unreadable.key.to_string(),
-                location: repository.location(),
+            let unreadable = Unreadable {
                 reason: format!("{} ({instead})", unreadable.reason),
-            }
-            .into())
+                ..unreadable.clone()
+            };
+            Err(unreadable.error(repository.location()).into())
         }
-        _ => Ok(newest.cloned()),
+        _ => Ok(newest.map(|newest| newest.id.clone())),
     }
 }
 
