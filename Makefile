@@ -18,11 +18,12 @@ demo: ## Install what the demo needs (PostgreSQL), build, show everything on a t
 	cargo build --locked
 	scripts/demo.sh
 
-bench: ## Backup and restore against pg_dump and pg_restore, as ratios, and 5,000 small tables (SCALE, RUNS, JOBS, TABLES)
+bench: ## Against pg_dump and pg_restore, as ratios; 5,000 small tables; 10,000 backups (SCALE, RUNS, JOBS, TABLES, BACKUPS)
 	scripts/install-debian.sh cc postgres psql
 	cargo build --locked --release
 	benches/peers.sh target/release/ernstfall
 	benches/many-tables.sh target/release/ernstfall
+	benches/many-backups.sh target/release/ernstfall
 
 check: ## Format, lints and documentation
 	cargo fmt --check
