@@ -38,10 +38,11 @@ impl Journal {
 
     /// The records in the repository, of every machine, and those here that are not delivered yet.
     pub async fn history_with(&self, repository: &Repository) -> Result<History, Error> {
-        // The repository first: what is delivered between the two looks must not seem to be missing here.
+        // In this order: what another process writes and delivers meanwhile must seem to be missing nowhere.
+        let counted = read_counter(&self.counter_path(&self.chain, repository))?;
         let delivered = repository.stored_records().await.map_err(Error::Repository)?;
         let mut stored = self.stored()?;
-        let mut problems = self.problems_of_our_chain(repository, &delivered, &stored)?;
+        let mut problems = self.problems_of_our_chain(counted, &delivered, &stored);
         let forked = self.forked_chains(repository, &delivered, &stored).await?;
         // What is here need not be fetched, there may be years of it; unless something else is there under its name.
         let elsewhere = delivered
@@ -73,19 +74,19 @@ impl Journal {
         Ok(history)
     }
 
-    /// What is wrong between the chain that is written here and its copy in the repository.
+    /// What is wrong between the chain that is written here and its copy in the repository, to which records up to
+    /// `counted` were delivered.
     fn problems_of_our_chain(
         &self,
-        repository: &Repository,
+        counted: u64,
         delivered: &[StoredRecord],
         stored: &Stored,
-    ) -> Result<Vec<ChainProblem>, Error> {
+    ) -> Vec<ChainProblem> {
         let there: BTreeSet<u64> = delivered
             .iter()
             .filter(|record| record.place.0 == self.chain)
             .map(|record| record.place.1)
             .collect();
-        let counted = read_counter(&self.counter_path(&self.chain, repository))?;
         let here = stored
             .keys()
             .filter(|(chain, sequence)| *chain == self.chain && *sequence <= counted);
@@ -96,7 +97,7 @@ impl Journal {
         if let Some(last) = there.last().filter(|last| **last > last_of(stored, &self.chain)) {
             problems.push(self.problem(*last, SET_BACK));
         }
-        Ok(problems)
+        problems
     }
 
     /// Chains of which the repository holds other records than this machine under the same numbers. Each record holds
