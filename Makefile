@@ -1,5 +1,5 @@
 # Everything a developer runs. Tests and demo share one profile (dev), so that little is compiled twice.
-.PHONY: help build test demo check bench test-user
+.PHONY: help build test test-ceph demo check bench test-user
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -12,6 +12,11 @@ test: test-user ## Install what tests need (PostgreSQL with languages and pg_cro
 	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd
 	scripts/install-debian.sh plperl plpython3 pg_cron locales
 	scripts/test.sh
+
+test-ceph: test-user ## Install a Ceph object gateway and run on it what is said of S3: the contract of stores, and the whole program
+	scripts/install-debian.sh cc postgres psql radosgw ceph-mon ceph-mgr ceph-osd ceph python3
+	cargo test --locked --no-run --test it
+	scripts/with-ceph.sh cargo test --locked --test it -- --ignored --nocapture --test-threads=1 real_bucket
 
 demo: ## Install what the demo needs (PostgreSQL), build, show everything on a throw-away database
 	scripts/install-debian.sh cc postgres psql

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
-# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd plperl plpython3 pg_cron locales
+# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd plperl plpython3 pg_cron locales radosgw
+#        ceph-mon ceph-mgr ceph-osd ceph python3
 set -euo pipefail
 
 # The newest major of the server's programs: the installed one, or else the one that Debian would install.
@@ -38,6 +39,8 @@ package_of() {
         plpython3) echo "postgresql-plpython3-$(major)" ;;
         pg_cron) echo "postgresql-$(major)-cron" ;;
         locales) echo locales-all ;;
+        radosgw | ceph-mon | ceph-mgr | ceph-osd | python3) echo "$1" ;;
+        ceph) echo ceph-common ;;
         *) echo "install-debian.sh: no package known for $1" >&2; exit 2 ;;
     esac
 }

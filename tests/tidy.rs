@@ -22,6 +22,9 @@ const LEVELS: &[(&str, u32)] = &[
 
 /// A foreign crate is named in one place only, so that it can be replaced there. A place is the start of a path.
 const PLACES: &[(&str, &[&str])] = &[
+    ("aws_config", &["src/store/s3/"]),
+    ("aws_sdk_s3", &["src/store/s3.rs", "src/store/s3/"]),
+    ("aws_smithy_http_client", &["src/store/s3/"]),
     ("clap", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
@@ -29,6 +32,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("cron", &["src/model/schedule.rs"]),
     ("indicatif", &["src/cli/"]),
     ("landlock", &["src/scratch/sandbox"]),
+    // Only tests serve S3.
+    ("s3s", &[]),
     ("seccompiler", &["src/scratch/sandbox"]),
     ("tokio_postgres", &["src/postgres/", "src/scratch/"]),
     ("toml", &["src/config/"]),

@@ -19,6 +19,7 @@ use crate::postgres::conninfo::{self, ConnectionSettings};
 use crate::repository::{Error as RepositoryError, Repository};
 use crate::scratch::IsolationWanted;
 use crate::store;
+use crate::store::s3::{self, Bucket};
 
 use super::arguments::Global;
 use super::exit::Failure;
@@ -95,8 +96,54 @@ impl Setup {
             RepositoryLocation::Directory(path) => {
                 Ok(Arc::new(store::directory::Directory::new(path.clone())))
             }
-            RepositoryLocation::S3 { .. } => store::open("s3://").map_err(Failure::usage),
+            RepositoryLocation::S3 { bucket, prefix } => {
+                Ok(Arc::new(Bucket::new(self.bucket(bucket, prefix)?)))
+            }
         }
+    }
+
+    /// How to reach a bucket, with its secrets fetched.
+    fn bucket(&self, bucket: &str, prefix: &str) -> Result<s3::Settings, Failure> {
+        let settings = &self.config.repository.s3;
+        Ok(s3::Settings {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: settings.endpoint.clone(),
+            region: settings.region.clone(),
+            path_style: settings.path_style,
+            credentials: self.s3_credentials("repository", &settings.credentials)?,
+            read_credentials: match &settings.read {
+                Some(read) => self.s3_credentials("repository.read", read)?,
+                None => None,
+            },
+            ca_file: settings.ca_file.clone(),
+            storage_class: settings.storage_class.clone(),
+            server_side_encryption: settings.server_side_encryption.clone(),
+            kms_key_id: settings.kms_key_id.clone(),
+            checksums: settings.checksums,
+        })
+    }
+
+    fn s3_credentials(
+        &self,
+        place: &str,
+        configured: &config::S3Credentials,
+    ) -> Result<Option<s3::Credentials>, Failure> {
+        let secret = |key: &str, source: &SecretSource| {
+            let resolved = source.resolve(&self.environment);
+            resolved.map_err(|error| {
+                Failure::operation(anyhow::Error::new(error).context(format!("{place}.{key}")))
+            })
+        };
+        let (Some(id), Some(key)) = (&configured.access_key_id, &configured.secret_access_key) else {
+            return Ok(None);
+        };
+        let token = configured.session_token.as_ref();
+        Ok(Some(s3::Credentials {
+            access_key_id: secret("access_key_id", id)?,
+            secret_access_key: secret("secret_access_key", key)?,
+            session_token: token.map(|token| secret("session_token", token)).transpose()?,
+        }))
     }
 
     /// The repository, made at first use.

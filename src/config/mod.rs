@@ -33,22 +33,14 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 21] = [
+const NOT_YET_ACTED_UPON: [&str; 13] = [
     "alert",
     "encryption",
     "http",
     "limits.max_backups",
     "limits.max_restore_tests",
     "limits.max_rate",
-    "repository.access_key_id",
-    "repository.ca_file",
-    "repository.endpoint",
     "repository.object_lock",
-    "repository.path_style",
-    "repository.read",
-    "repository.region",
-    "repository.secret_access_key",
-    "repository.storage_class",
     "target.backup",
     "target.heartbeat",
     "target.restore_test",
@@ -190,9 +182,6 @@ impl Config {
             if NOT_YET_ACTED_UPON.contains(&without_names(path).as_str()) {
                 found.insert(path.clone());
             }
-        }
-        if let RepositoryLocation::S3 { .. } = self.repository.location {
-            found.insert("repository.url (s3://)".to_owned());
         }
         found.into_iter().collect()
     }

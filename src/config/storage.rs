@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::Table;
 use super::secret_source::SecretSource;
+use crate::store::Key;
 
 #[derive(Debug, Clone)]
 pub struct Repository {
@@ -17,7 +18,7 @@ pub enum RepositoryLocation {
     S3 { bucket: String, prefix: String },
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct S3Settings {
     pub endpoint: Option<String>,
     pub region: Option<String>,
@@ -27,6 +28,10 @@ pub struct S3Settings {
     pub read: Option<S3Credentials>,
     pub ca_file: Option<PathBuf>,
     pub storage_class: Option<String>,
+    pub server_side_encryption: Option<String>,
+    pub kms_key_id: Option<String>,
+    /// Whether each object is sent with its SHA-256, for the server to check.
+    pub checksums: bool,
     pub object_lock: Option<ObjectLock>,
 }
 
@@ -34,6 +39,8 @@ pub struct S3Settings {
 pub struct S3Credentials {
     pub access_key_id: Option<SecretSource>,
     pub secret_access_key: Option<SecretSource>,
+    /// Of temporary credentials.
+    pub session_token: Option<SecretSource>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,22 +96,7 @@ impl Repository {
                 "write where backups live, such as \"file:///var/lib/ernstfall/repository\"",
             );
         }
-        let s3 = S3Settings {
-            endpoint: table.text("endpoint"),
-            region: table.text("region"),
-            path_style: table.boolean("path_style").unwrap_or(false),
-            credentials: S3Credentials::read(table, base),
-            read: table.table("read").map(|read| {
-                let credentials = S3Credentials::read(&read, base);
-                read.finish();
-                credentials
-            }),
-            ca_file: table.path("ca_file").map(|path| base.join(path)),
-            storage_class: table.text("storage_class"),
-            object_lock: table
-                .table("object_lock")
-                .and_then(|lock| ObjectLock::read(&lock)),
-        };
+        let s3 = S3Settings::read(table, base);
         table.finish();
         Some(Self {
             location: location?,
@@ -113,14 +105,75 @@ impl Repository {
     }
 }
 
+impl S3Settings {
+    fn read(table: &Table<'_>, base: &Path) -> Self {
+        let read = Self {
+            endpoint: table.parsed_with("endpoint", parse_endpoint),
+            region: table.text("region"),
+            path_style: table.boolean("path_style").unwrap_or(false),
+            credentials: S3Credentials::read(table, base),
+            read: table.table("read").map(|read| {
+                let credentials = S3Credentials::read(&read, base);
+                for key in ["access_key_id", "secret_access_key"] {
+                    if !read.has(key) {
+                        read.missing(key, "`read` is { access_key_id = …, secret_access_key = … }");
+                    }
+                }
+                read.finish();
+                credentials
+            }),
+            ca_file: table.path("ca_file").map(|path| base.join(path)),
+            storage_class: table.text("storage_class"),
+            server_side_encryption: table.text("server_side_encryption"),
+            kms_key_id: table.text("kms_key_id"),
+            checksums: table.boolean("checksums").unwrap_or(true),
+            object_lock: table
+                .table("object_lock")
+                .and_then(|lock| ObjectLock::read(&lock)),
+        };
+        let uses_kms = |mode: &String| mode.starts_with("aws:kms");
+        if read.kms_key_id.is_some() && !read.server_side_encryption.as_ref().is_some_and(uses_kms) {
+            table.fault(
+                "kms_key_id",
+                "is only used with server_side_encryption = \"aws:kms\": add that, or remove the key",
+            );
+        }
+        read
+    }
+}
+
+/// A URL with a host and nothing that could be a secret.
+fn parse_endpoint(text: &str) -> Result<String, String> {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(['@', '?', '#']) => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err(
+            "not an endpoint: write \"https://HOST\" or \"http://HOST:PORT\", without user or password"
+                .to_owned(),
+        ),
+    }
+}
+
 impl RepositoryLocation {
     fn parse(text: &str, base: &Path) -> Result<Self, String> {
         if let Some(rest) = text.strip_prefix("s3://") {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            if bucket.is_empty() {
-                return Err("the bucket is missing: write \"s3://bucket/prefix\"".to_owned());
+            if bucket.is_empty() || bucket.contains(['@', ':', '?']) {
+                return Err(
+                    "not a bucket: write \"s3://bucket/prefix\"; keys and endpoint have keys of their own"
+                        .to_owned(),
+                );
             }
             let prefix = prefix.trim_matches('/').to_owned();
+            if !prefix.is_empty()
+                && let Err(invalid) = Key::new(prefix.as_str())
+            {
+                return Err(invalid.to_string());
+            }
             return Ok(Self::S3 {
                 bucket: bucket.to_owned(),
                 prefix,
@@ -149,7 +202,16 @@ impl S3Credentials {
             secret_access_key: table
                 .secret("secret_access_key")
                 .map(|secret| secret.relative_to(base)),
+            session_token: table
+                .secret("session_token")
+                .map(|secret| secret.relative_to(base)),
         };
+        if table.has("session_token") && !table.has("access_key_id") {
+            table.fault(
+                "session_token",
+                "is of no use alone: give `access_key_id` and `secret_access_key` too",
+            );
+        }
         if table.has("access_key_id") != table.has("secret_access_key") {
             let (given, missing) = match table.has("access_key_id") {
                 true => ("access_key_id", "secret_access_key"),

@@ -61,9 +61,13 @@ impl Directory {
         let kind = ErrorKind::of_io(&source);
         let mut error = Error::new(operation, None, self.describe(), kind);
         error.key = (!subject.is_empty()).then(|| subject.to_owned());
-        if kind == ErrorKind::NoSpace {
-            error.hint = Some(self.space_hint());
-        }
+        error.hint = match kind {
+            ErrorKind::NoSpace => Some(self.space_hint()),
+            ErrorKind::PermissionDenied => {
+                Some("check owner and mode, and that it is not mounted read-only".to_owned())
+            }
+            _ => None,
+        };
         error.with_source(source)
     }
 

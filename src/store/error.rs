@@ -107,9 +107,7 @@ impl ErrorKind {
         match self {
             Self::NotFound => "not found",
             Self::AlreadyExists => "it exists already, and stored objects are never changed",
-            Self::PermissionDenied => {
-                "permission denied; check owner and mode, and that it is not mounted read-only"
-            }
+            Self::PermissionDenied => "permission denied",
             Self::NoSpace => "no space left",
             Self::Transient => "not available just now; try again",
             Self::Other => "not possible",

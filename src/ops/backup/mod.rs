@@ -231,14 +231,17 @@ async fn give_up(
                 .await
                 .map_err(|_| error);
         }
-        // Objects without a manifest are no backup; they only take space.
-        Err(kept) => {
-            context.progress.note(&format!(
-                "objects of the unfinished backup {id} stay behind: {kept}"
-            ));
-        }
+        Err(kept) => note_left_behind(context, id, &kept),
     }
     Err(error)
+}
+
+/// Objects without a manifest are no backup; they only take space. A host that may only write cannot remove them.
+fn note_left_behind(context: &Context, id: &BackupId, why: &RepositoryError) {
+    context.progress.note(&format!(
+        "objects of the unfinished backup {id} stay behind, until `ernstfall prune` removes them: {}",
+        crate::ops::chain(why)
+    ));
 }
 
 #[expect(
@@ -305,7 +308,7 @@ async fn perform(
             other => return other,
         };
         context.progress.note(&format!("starting over: {moved}"));
-        discard(context, target, notes).await?;
+        discard(context, target, notes).await;
         change = moved;
     }
     Err(BackupError::SchemaKeptMoving {
@@ -315,11 +318,12 @@ async fn perform(
 }
 
 /// Removes what a given-up attempt has stored.
-async fn discard(context: &Context, target: &Target, notes: &Notebook) -> Result<(), BackupError> {
+async fn discard(context: &Context, target: &Target, notes: &Notebook) {
     notes.wait_for_puts().await;
     let id = notes.lock().backup.take();
-    if let Some(id) = id {
-        context.repository.remove_unfinished(&target.name, &id).await?;
+    if let Some(id) = id
+        && let Err(kept) = context.repository.remove_unfinished(&target.name, &id).await
+    {
+        note_left_behind(context, &id, &kept);
     }
-    Ok(())
 }

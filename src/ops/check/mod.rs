@@ -6,6 +6,7 @@
 mod history;
 mod machine;
 mod programs;
+mod repository;
 mod scratch;
 mod scratch_server;
 mod source;
@@ -23,7 +24,8 @@ use crate::journal::History;
 use crate::ops::target::Target;
 use crate::repository::Repository;
 
-pub use machine::{repository, state_directory};
+pub use machine::state_directory;
+pub use repository::repository;
 
 /// One line of the checklist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -13,5 +13,6 @@ pub(crate) mod full_disk;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod proxy;
+pub(crate) mod s3;
 pub(crate) mod skip;
 pub(crate) mod tls;
