@@ -60,6 +60,10 @@ pub(super) enum Command {
     Status(Targets),
     /// List what there is
     List(List),
+    /// Remove the backups that retention keeps no longer
+    Prune(Prune),
+    /// Say that a sharp loss of content was meant
+    Acknowledge(Acknowledge),
     /// The checklist: configuration, connections, privileges, programs, scratch, space, schedule
     Check(Targets),
     /// Show everything on a throw-away database, with live writes and a damaged backup
@@ -175,6 +179,25 @@ pub(super) struct Restore {
     /// Connections that load at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) jobs: u32,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Prune {
+    #[command(flatten)]
+    pub(super) targets: Targets,
+    /// Only show what would be kept and removed, and why
+    #[arg(long)]
+    pub(super) plan: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Acknowledge {
+    pub(super) target: TargetName,
+    /// The backup in which the loss was found: `ernstfall status` names it
+    pub(super) backup: BackupId,
+    /// Why it was meant, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
 //! Commands, output and exit codes. Only this folder parses the command line, prints, and hands the wall clock in.
 
+mod acknowledge;
 mod arguments;
 mod backup;
 mod check;
@@ -11,6 +12,7 @@ mod list;
 mod man;
 mod print;
 mod progress;
+mod prune;
 mod restore;
 mod restore_tables;
 mod restore_test;
@@ -67,6 +69,8 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Scrub(options) => scrub::run(global, &options).await,
         Command::Status(options) => status::run(global, &options).await,
         Command::List(options) => list::run(global, &options).await,
+        Command::Prune(options) => prune::run(global, &options).await,
+        Command::Acknowledge(options) => acknowledge::run(global, &options).await,
         Command::Check(options) => check::run(global, &options).await,
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Completions { shell } => man::completions(shell),

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, Environment, Isolation, RepositoryLocation, ScratchKind, SecretSource};
 use crate::journal::Journal;
+use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
 use crate::ops::context::{Context, Progress};
 use crate::ops::settle;
@@ -264,6 +265,8 @@ impl Setup {
             split: target.split,
             exclude_data: target.exclude_data.clone(),
             exclude: target.exclude.clone(),
+            may_shrink: target.may_shrink.clone(),
+            retention: policy(target),
             lock_timeout: target.lock_timeout.into(),
             max_snapshot_age: target.max_snapshot_age.into(),
             on_blocked_ddl: match target.on_blocked_ddl {
@@ -300,4 +303,17 @@ impl Setup {
         self.connection(dsn.expose())
             .map_err(|failure| format!("scratch.url: {}", crate::ops::chain(failure.error.as_ref())))
     }
+}
+
+/// The target's retention as a rule; a count that is not given keeps none.
+pub(super) fn policy(target: &config::Target) -> Option<Policy> {
+    let retention = target.retention.as_ref()?;
+    Some(Policy {
+        last: retention.last.unwrap_or(0),
+        daily: retention.daily.unwrap_or(0),
+        weekly: retention.weekly.unwrap_or(0),
+        monthly: retention.monthly.unwrap_or(0),
+        yearly: retention.yearly.unwrap_or(0),
+        time_zone: target.time_zone,
+    })
 }

@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 13] = [
+const NOT_YET_ACTED_UPON: [&str; 12] = [
     "alert",
     "encryption",
     "http",
@@ -44,7 +44,6 @@ const NOT_YET_ACTED_UPON: [&str; 13] = [
     "target.backup",
     "target.heartbeat",
     "target.restore_test",
-    "target.retention",
     "target.time_zone",
     "target.timeouts",
 ];
@@ -179,11 +178,23 @@ impl Config {
     pub fn not_yet_acted_upon(&self) -> Vec<String> {
         let mut found: BTreeSet<String> = BTreeSet::new();
         for path in &self.present_keys {
-            if NOT_YET_ACTED_UPON.contains(&without_names(path).as_str()) {
+            let name = without_names(path);
+            // Retention goes by its days; that schedules do not, the schedules' own lines say.
+            let in_use = name == "target.time_zone" && self.has_retention(path);
+            if NOT_YET_ACTED_UPON.contains(&name.as_str()) && !in_use {
                 found.insert(path.clone());
             }
         }
         found.into_iter().collect()
+    }
+}
+
+impl Config {
+    /// Whether the target that this path lies in has a retention.
+    fn has_retention(&self, path: &str) -> bool {
+        let with_retention = self.targets.iter().filter(|target| target.retention.is_some());
+        let mut paths = with_retention.map(|target| format!("target[{}].", target.name));
+        paths.any(|start| path.starts_with(&start))
     }
 }
 

@@ -33,6 +33,8 @@ const SOURCE_COUNTS: [(&str, SourceCount); 3] = [
     ("never", SourceCount::Never),
 ];
 
+const RETENTION_COUNTS: [&str; 5] = ["last", "daily", "weekly", "monthly", "yearly"];
+
 #[derive(Debug, Clone)]
 pub struct Target {
     pub name: TargetName,
@@ -51,6 +53,8 @@ pub struct Target {
     pub exclude_data: Vec<String>,
     /// Tables that are left out.
     pub exclude: Vec<String>,
+    /// Tables that lose many rows as a matter of course, such as queues.
+    pub may_shrink: Vec<String>,
     pub retention: Option<Retention>,
     pub on_blocked_ddl: OnBlockedDdl,
     pub max_snapshot_age: HumanDuration,
@@ -171,7 +175,8 @@ impl Target {
             jobs: table.integer("jobs", 1..=MAX_JOBS).unwrap_or(DEFAULT_JOBS),
             exclude_data: table.texts("exclude_data"),
             exclude: table.texts("exclude"),
-            retention: table.table("retention").map(|own| Retention::read(&own)),
+            may_shrink: table.texts("may_shrink"),
+            retention: table.table("retention").map(|own| Retention::read(table, &own)),
             on_blocked_ddl: table
                 .choice("on_blocked_ddl", &BLOCKED_DDL)
                 .unwrap_or(OnBlockedDdl::Continue),
@@ -259,7 +264,7 @@ impl Heartbeat {
 }
 
 impl Retention {
-    fn read(table: &Table<'_>) -> Self {
+    fn read(target: &Table<'_>, table: &Table<'_>) -> Self {
         let count = |key| table.integer(key, 0..=100_000);
         let retention = Self {
             last: count("last"),
@@ -269,7 +274,22 @@ impl Retention {
             yearly: count("yearly"),
         };
         table.finish();
+        // Whoever writes this down wants something to be kept; to keep everything, the key is left out.
+        let counts = RETENTION_COUNTS.iter().filter(|key| table.has(key));
+        let wrong_elsewhere = counts.count() > retention.counts().iter().flatten().count();
+        if retention.counts().iter().flatten().all(|count| *count == 0) && !wrong_elsewhere {
+            target.fault(
+                "retention",
+                "keeps no backup: give at least one of last, daily, weekly, monthly and yearly a number above 0, or remove it to keep every backup",
+            );
+        }
         retention
+    }
+}
+
+impl Retention {
+    fn counts(&self) -> [Option<u32>; 5] {
+        [self.last, self.daily, self.weekly, self.monthly, self.yearly]
     }
 }
 

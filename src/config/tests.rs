@@ -285,6 +285,10 @@ fn what_would_be_dangerous_is_refused() {
             "[[target]]\nname = \"b\"\nurl = \"x\"\nrpo = \"0s\"",
             "more than zero",
         ),
+        (
+            "[[target]]\nname = \"b\"\nurl = \"x\"\nretention = { daily = 0 }",
+            "retention: keeps no backup",
+        ),
         ("[[target]]\nname = \"b\"\nurl = {}", "exactly one"),
         ("[target]\nname = \"b\"", "not valid TOML"),
     ] {
@@ -316,6 +320,17 @@ fn what_is_only_parsed_is_named() {
     let server = "[target.scratch]\nkind = \"server\"\nurl = \"postgres://x\"\nisolation = \"none\"";
     let on_server = parse(&format!("{SMALLEST}{server}")).unwrap();
     assert!(on_server.not_yet_acted_upon().is_empty());
+}
+
+#[test]
+fn a_time_zone_is_acted_upon_where_retention_counts_its_days() {
+    let named = |keys: &str| {
+        parse(&format!("{SMALLEST}time_zone = \"Europe/Berlin\"\n{keys}"))
+            .unwrap()
+            .not_yet_acted_upon()
+    };
+    assert_eq!(named("").len(), 1);
+    assert_eq!(named("retention = { daily = 7 }"), [""; 0]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod objective;
 pub mod record;
 pub mod redact;
+pub mod retention;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod schedule;

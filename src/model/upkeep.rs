@@ -1,11 +1,16 @@
 //! The records of what is done with stored backups: read back, pruned, and losses of content acknowledged.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
-use crate::model::record::{Outcome, Trigger, Verdict};
+use crate::model::record::{Entry, Outcome, Record, Trigger, Verdict};
 use crate::model::target_name::TargetName;
+
+/// The subject of a backup's finding that much is gone since the backup before.
+pub const CONTENT_SHRANK: &str = "content shrank";
 
 /// Every object of some backups was read back and compared with its manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,4 +80,13 @@ pub struct AcknowledgementRecord {
     /// The account and machine it was said from.
     pub by: String,
     pub reason: Option<String>,
+}
+
+/// The target's backups whose sharp loss of content somebody has said was meant.
+pub fn acknowledged(target: &TargetName, records: &[Entry]) -> BTreeSet<BackupId> {
+    let of_target = |entry: &Entry| match &entry.record {
+        Record::Acknowledgement(record) if record.target == *target => Some(record.backup.clone()),
+        _ => None,
+    };
+    records.iter().filter_map(of_target).collect()
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+
 use crate::model::backup_id::BackupId;
 use crate::model::record::{Entry, Record, RestoreTestRecord, Verdict};
 use crate::model::target_name::TargetName;
@@ -98,6 +100,12 @@ impl<'a> Verdicts<'a> {
 
     pub fn is_proven(&self, backup: &BackupId) -> bool {
         self.verdict(backup) == Some(Verdict::Passed)
+    }
+
+    /// When a restore test last passed or failed it.
+    pub fn last_test_at(&self, backup: &BackupId) -> Option<DateTime<Utc>> {
+        let test = self.backups.get(backup)?.test?;
+        Some(test.finished_at)
     }
 
     /// Whether any restore test has said something of any backup.

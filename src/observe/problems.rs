@@ -4,7 +4,9 @@ use chrono::{DateTime, Utc};
 
 use crate::model::manifest::Manifest;
 use crate::model::record::{InterruptedRecord, ObjectiveVerdict, Outcome, Verdict};
+use crate::model::upkeep::CONTENT_SHRANK;
 use crate::model::verdicts::FoundBadBy;
+use crate::model::verification::Severity;
 use crate::observe::status::{BackupStatus, Runs, TargetStatus};
 
 /// Everything that is wrong with a target, the gravest first.
@@ -20,6 +22,7 @@ pub(super) fn problems(
     }
     problems.extend(last_backup_run(runs));
     problems.extend(restore_tests(status, runs));
+    problems.extend(last_prune(runs));
     for (name, objective) in [("RPO", &status.rpo), ("RTO", &status.rto)] {
         if let (ObjectiveVerdict::Missed, Some(wanted), Some(actual)) = (
             objective.verdict,
@@ -66,6 +69,50 @@ fn last_backup_run(runs: &Runs<'_>) -> Option<String> {
         failed.id,
         reason(&failed.reason)
     ))
+}
+
+/// What is not removed only takes space, but the person who set the retention counts on it.
+fn last_prune(runs: &Runs<'_>) -> Option<String> {
+    let failed = runs
+        .last_prune
+        .filter(|record| record.outcome == Outcome::Failed)?;
+    Some(format!(
+        "last prune {} failed: {}",
+        failed.id,
+        reason(&failed.reason)
+    ))
+}
+
+/// Sharp losses of content that nobody has said were meant.
+pub(super) fn losses(manifests: &[&Manifest], runs: &Runs<'_>) -> Vec<String> {
+    let open = manifests
+        .iter()
+        .filter(|manifest| !runs.acknowledged.contains(&manifest.id));
+    let loss = |manifest: &&Manifest| {
+        let shrank = manifest.shrank.as_ref()?;
+        // The manifest tells no names, but the record does.
+        let of_backup = runs
+            .backups
+            .iter()
+            .find(|record| record.backup.as_ref() == Some(&manifest.id));
+        let mut findings = of_backup.iter().flat_map(|record| &record.findings);
+        let named = findings
+            .find(|finding| finding.subject == CONTENT_SHRANK && finding.severity == Severity::Warning);
+        let what = named.map_or_else(
+            || {
+                format!(
+                    "much is gone since backup {}: {} tables, and more than half of the rows of {} others",
+                    shrank.since, shrank.tables_gone, shrank.tables_halved
+                )
+            },
+            |finding| finding.message.clone(),
+        );
+        Some(format!(
+            "backup {}: {what}; if that was not meant, restore it from {}, which is kept; if it was: ernstfall acknowledge {} {}",
+            manifest.id, shrank.since, manifest.target, manifest.id
+        ))
+    };
+    open.filter_map(loss).collect()
 }
 
 fn restore_tests(status: &TargetStatus, runs: &Runs<'_>) -> Vec<String> {

@@ -3,6 +3,8 @@
 //! A pure function: the command line, the metrics and the page all show what this says, and never more.
 //! What is not known is `null` or `unknown`, never zero and never good.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
@@ -14,8 +16,9 @@ use crate::model::record::{
     BackupRecord, Entry, InterruptedRecord, ObjectiveResult, Outcome, Record, RestoreTestRecord, Verdict,
 };
 use crate::model::target_name::TargetName;
+use crate::model::upkeep::{PruneRecord, acknowledged};
 use crate::model::verdicts::Verdicts;
-use crate::observe::problems::problems;
+use crate::observe::problems::{losses, problems};
 
 /// What the configuration says of a target.
 #[derive(Clone, Debug, PartialEq)]
@@ -160,6 +163,7 @@ pub fn fold(
         clock_skew_seconds,
     };
     status.problems = problems(&status, good.last().copied(), &runs);
+    status.problems.extend(losses(&ordered, &runs));
     status.ok = status.problems.is_empty();
     status
 }
@@ -169,6 +173,8 @@ pub(super) struct Runs<'a> {
     pub(super) backups: Vec<&'a BackupRecord>,
     pub(super) tests: Vec<&'a RestoreTestRecord>,
     pub(super) interrupted: Vec<&'a InterruptedRecord>,
+    pub(super) last_prune: Option<&'a PruneRecord>,
+    pub(super) acknowledged: BTreeSet<BackupId>,
     pub(super) verdicts: Verdicts<'a>,
 }
 
@@ -183,6 +189,8 @@ impl<'a> Runs<'a> {
             backups: Vec::new(),
             tests: Vec::new(),
             interrupted: Vec::new(),
+            last_prune: None,
+            acknowledged: acknowledged(target, records),
             verdicts: Verdicts::of(target, records),
         };
         for entry in ordered {
@@ -190,7 +198,8 @@ impl<'a> Runs<'a> {
                 Record::Backup(record) => runs.backups.push(record),
                 Record::RestoreTest(record) => runs.tests.push(record),
                 Record::Interrupted(record) => runs.interrupted.push(record),
-                Record::Restore(_) | Record::Scrub(_) | Record::Prune(_) | Record::Acknowledgement(_) => {}
+                Record::Prune(record) => runs.last_prune = Some(record),
+                Record::Restore(_) | Record::Scrub(_) | Record::Acknowledgement(_) => {}
             }
         }
         runs

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::journal::run::tests::backup_record;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Manifest, Shrank};
 use crate::model::record::{FORMAT, InterruptedRecord, ObjectiveVerdict, Outcome, Record, Verdict};
 use crate::model::samples::{entries, id, manifest, restore_test, target, time};
+use crate::model::upkeep::AcknowledgementRecord;
 use crate::observe::status::{TargetFacts, TargetStatus, fold};
 
 use Verdict::{CouldNotRun, Failed, Passed};
@@ -79,6 +80,45 @@ fn without_anything_all_is_unknown_and_not_well() {
     }
     assert_eq!(value["rpo"]["verdict"], "unknown");
     assert_eq!(value["rto"]["verdict"], "unknown");
+}
+
+#[test]
+fn a_loss_of_content_is_a_problem_until_it_is_acknowledged() {
+    let mut shrunken = manifest(2);
+    shrunken.shrank = Some(Shrank {
+        since: id(1),
+        tables_gone: 3,
+        tables_halved: 2,
+    });
+    let manifests = [manifest(1), shrunken];
+    let tested = || restore_test(2, Passed, 10_000);
+    let status = fold_at(&manifests, vec![tested()], 3 * HOUR);
+    let [problem] = status.problems.as_slice() else {
+        panic!("{:?}", status.problems)
+    };
+    for part in [
+        "3 tables",
+        "2 others",
+        &format!("kept; if it was: ernstfall acknowledge shop {}", id(2)),
+        &format!("restore it from {}", id(1)),
+    ] {
+        assert!(problem.contains(part), "{problem}");
+    }
+    let acknowledged = |backup| {
+        Record::Acknowledgement(AcknowledgementRecord {
+            format: FORMAT,
+            id: "said".to_owned(),
+            target: target(),
+            backup: id(backup),
+            at: time(11_000),
+            by: "somebody@somewhere".to_owned(),
+            reason: None,
+        })
+    };
+    let other = fold_at(&manifests, vec![tested(), acknowledged(1)], 3 * HOUR);
+    assert_eq!(other.problems.len(), 1);
+    let status = fold_at(&manifests, vec![tested(), acknowledged(2)], 3 * HOUR);
+    assert!(status.ok, "{:?}", status.problems);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! The use cases: backup, restore, restore test. One function each; each returns a record.
+//! The use cases: backup, restore, restore test, prune. One function each; each returns a record.
 
+pub mod acknowledge;
 pub mod backup;
 pub mod check;
 mod compare_schema;
@@ -8,6 +9,7 @@ mod fault_point;
 pub mod not_begun;
 mod phases;
 pub mod privileges;
+pub mod prune;
 mod ranges;
 pub mod restore;
 pub mod restore_test;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::check::Check;
+use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::scratch::IsolationWanted;
@@ -24,6 +25,10 @@ pub struct Target {
     pub exclude_data: Vec<String>,
     /// Tables left out altogether.
     pub exclude: Vec<String>,
+    /// Tables that lose many rows as a matter of course; no loss of content is found in them.
+    pub may_shrink: Vec<String>,
+    /// Which backups are kept; without it, all are.
+    pub retention: Option<Policy>,
     pub lock_timeout: Duration,
     pub max_snapshot_age: Duration,
     pub on_blocked_ddl: OnBlockedDdl,
@@ -91,6 +96,8 @@ pub(super) fn for_tests() -> Target {
         split: true,
         exclude_data: Vec::new(),
         exclude: Vec::new(),
+        may_shrink: Vec::new(),
+        retention: None,
         lock_timeout: Duration::from_secs(10),
         max_snapshot_age: Duration::from_secs(3600),
         on_blocked_ddl: OnBlockedDdl::Continue,

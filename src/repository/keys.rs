@@ -9,6 +9,11 @@ pub const RECOVERY_GUIDE: &str = "RECOVERY.md";
 pub const TARGETS_FOLDER: &str = "targets";
 pub const RECORDS_FOLDER: &str = "records";
 
+/// Everything that is stored of a target.
+pub fn target_folder(target: &TargetName) -> String {
+    format!("{TARGETS_FOLDER}/{target}")
+}
+
 /// What the repository says of itself.
 pub fn repository_key() -> Key {
     checked("ernstfall.json".to_owned())
@@ -52,6 +57,27 @@ pub fn backup_folder(target: &TargetName, id: &BackupId) -> String {
 /// An object of a backup, by its name there: `contents.json.zst`, `data/7.sql.zst`, …
 pub fn object_key(target: &TargetName, id: &BackupId, name: &str) -> Result<Key, InvalidKey> {
     Key::new(format!("{}/{name}", backup_folder(target, id)))
+}
+
+/// The id of the backup in whose folder this object lies.
+pub fn id_of_object_key(target: &TargetName, key: &Key) -> Option<BackupId> {
+    let path = key
+        .as_str()
+        .strip_prefix(&backups_folder(target))?
+        .strip_prefix('/')?;
+    path.split_once('/')?.0.parse().ok()
+}
+
+/// What stays when a backup is removed; each run that removes it leaves its own.
+pub fn tombstone_key(target: &TargetName, id: &BackupId, run: &str) -> Result<Key, InvalidKey> {
+    Key::new(format!("targets/{target}/removed/{id}/{run}.json"))
+}
+
+/// The id of the backup whose tombstone this is the key of.
+pub fn id_of_tombstone_key(target: &TargetName, key: &Key) -> Option<BackupId> {
+    let path = key.as_str().strip_prefix(&format!("targets/{target}/removed/"))?;
+    let (id, name) = path.split_once('/')?;
+    name.ends_with(".json").then(|| id.parse().ok()).flatten()
 }
 
 pub fn record_key(chain: &str, sequence: u64) -> Result<Key, InvalidKey> {
@@ -102,6 +128,15 @@ mod tests {
             "targets/shop/backups/20261122T031500Z-7f3a/data/7.sql.zst"
         );
         assert!(object_key(&target, &id, "../x").is_err());
+        assert_eq!(id_of_object_key(&target, &object), Some(id.clone()));
+        assert_eq!(id_of_object_key(&target, &manifest), None);
+        let tombstone = tombstone_key(&target, &id, "20261124T031500Z-00aa").unwrap();
+        assert_eq!(
+            tombstone.as_str(),
+            "targets/shop/removed/20261122T031500Z-7f3a/20261124T031500Z-00aa.json"
+        );
+        assert_eq!(id_of_tombstone_key(&target, &tombstone), Some(id.clone()));
+        assert_eq!(id_of_tombstone_key(&target, &object), None);
         let record = record_key("ab", 12).unwrap();
         assert_eq!(record.as_str(), "records/ab/00000012.json");
         assert_eq!(record_of_key(&record), Some(("ab".to_owned(), 12)));

@@ -21,6 +21,7 @@ pub mod targets;
 pub mod manifests;
 pub mod objects;
 pub mod records;
+pub mod removal;
 #[cfg(test)]
 pub(crate) mod test_support;
 
@@ -29,6 +30,7 @@ use cache::{Cache, Others};
 pub use error::{Error, ReadError};
 pub use manifests::{Manifests, Unreadable};
 pub use objects::sha256_hex;
+pub use removal::{Inventory, Tombstone};
 pub use targets::{OtherIdentity, TargetIdentity};
 
 /// A repository that is there and that this version understands.

@@ -223,7 +223,11 @@ fn remove(root: &Path, path: &Path) -> io::Result<Freed> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Freed::default()),
         removed => removed?,
     }
-    sync_directory(parent(path))?;
+    match sync_directory(parent(path)) {
+        // A delete beside this one took the last file, and the folder with it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        synced => synced?,
+    }
     // Pruned backups would otherwise leave their empty folders for ever. The first one in use ends it.
     let mut folder = parent(path);
     while folder != root && folder.starts_with(root) && fs::remove_dir(folder).is_ok() {
@@ -299,6 +303,25 @@ mod tests {
         store.delete(&key("a/b/c")).await.unwrap();
         assert!(!folder.path().join("a/b").exists());
         assert!(folder.path().join("a/d").exists());
+    }
+
+    #[tokio::test]
+    async fn many_deletes_at_once_do_not_trip_over_each_others_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Directory::new(folder.path());
+        for round in 0..20 {
+            let keys: Vec<Key> = (0..8)
+                .map(|number| key(&format!("a/b/{round}/{number}")))
+                .collect();
+            for key in &keys {
+                store.put_new(key, Bytes::from("x")).await.unwrap();
+            }
+            let deletes = keys.iter().map(|key| store.delete(key));
+            for deleted in futures_util::future::join_all(deletes).await {
+                assert_eq!(deleted.unwrap().bytes, 1);
+            }
+        }
+        assert!(!folder.path().join("a").exists());
     }
 
     #[test]

@@ -227,6 +227,8 @@ fn target(connection: ConnectionSettings, stage: &Stage<'_>) -> Result<Target, F
         split: true,
         exclude_data: Vec::new(),
         exclude: Vec::new(),
+        may_shrink: Vec::new(),
+        retention: None,
         lock_timeout: Duration::from_secs(10),
         max_snapshot_age: Duration::from_secs(3600),
         on_blocked_ddl: OnBlockedDdl::Continue,

@@ -25,7 +25,7 @@ use super::plan::{self, Abilities};
 use super::prepare::{Prepared, locks_needed};
 use super::schema::{self, Schema};
 use super::sink::Stock;
-use super::{BackupError, Notebook, watch};
+use super::{BackupError, Notebook, shrank, watch};
 
 pub(super) async fn run(
     context: &Context,
@@ -78,6 +78,7 @@ pub(super) async fn run(
     manifest.finished_at = facts::clock(&prepared.guard).await?;
     manifest.duration_seconds = began.elapsed().as_secs_f64();
     finish::put_manifest(context, notes, &manifest).await?;
+    shrank::remember(context, &target.name, &manifest.id, notes);
     pause("after-manifest").await;
     Ok(manifest)
 }

@@ -21,7 +21,7 @@ use super::plan::Plan;
 use super::prepare::Prepared;
 use super::schema::Schema;
 use super::sink::Stored;
-use super::{BackupError, Notebook, guide};
+use super::{BackupError, Notebook, guide, shrank};
 
 /// What an attempt has by the time everything is copied.
 pub(super) struct Parts {
@@ -142,6 +142,7 @@ pub(super) async fn store(
     let quoting = Quoting::for_encoding(&schema.database.encoding);
     let contents = contents(plan, &schema, &stored, summary);
     notes.lock().not_covered = contents.not_covered.clone();
+    let shrank = shrank::look(context, target, &contents, notes).await;
     let json = serde_json::to_vec(&contents).map_err(|e| BackupError::Compress("the contents", e.into()))?;
     let header = script_header(contents.database.server_version_num, "UTF8");
     let roles = [&header, schema.roles.sql.as_bytes()].concat();
@@ -169,7 +170,7 @@ pub(super) async fn store(
         totals: totals(&contents),
         source_counted: counting == Counting::ServerToo,
         encryption: None,
-        shrank: None,
+        shrank,
         id,
     };
     manifest.totals.stored_bytes = manifest.objects().map(|object| object.size_bytes).sum();

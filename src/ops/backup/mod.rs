@@ -10,6 +10,7 @@
 //! - `sink` turns rows into stored objects.
 //! - `watch` looks who waits behind the backup.
 //! - `finish` stores everything but the rows.
+//! - `shrank` finds out whether much is gone since the backup before.
 
 mod attempt;
 mod copying;
@@ -19,6 +20,7 @@ mod guide;
 pub(super) mod plan;
 pub(super) mod prepare;
 mod schema;
+mod shrank;
 mod sink;
 mod watch;
 
@@ -145,6 +147,8 @@ struct Notes {
     clock_skew_seconds: Option<f64>,
     not_covered: Vec<NotCovered>,
     findings: Vec<Finding>,
+    /// Of the backup that is about to exist.
+    counts: Option<shrank::Counts>,
 }
 
 /// The notes of one run, and what it has under way.

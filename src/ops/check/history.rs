@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::model::manifest::Manifest;
 use crate::model::record::{Record, RestoreTestRecord, Verdict};
 use crate::ops::target::Target;
@@ -15,7 +17,9 @@ pub(super) async fn check(
     longest_gap: Option<Duration>,
     lines: &mut Lines,
 ) {
-    let newest = newest_backup(surroundings, target, lines).await;
+    let listed = newest_backup(surroundings, target, lines).await;
+    retention(target, &listed, lines);
+    let newest = listed.last();
     if newest.is_some() {
         restore_test(surroundings, target, lines);
     }
@@ -27,19 +31,20 @@ pub(super) async fn check(
     );
 }
 
-async fn newest_backup(surroundings: &Surroundings, target: &Target, lines: &mut Lines) -> Option<Manifest> {
+/// Every backup that can be read, the newest last; its line is about the newest.
+async fn newest_backup(surroundings: &Surroundings, target: &Target, lines: &mut Lines) -> Vec<Manifest> {
     let remedy = format!("ernstfall backup {}", target.name);
     let listed = match &surroundings.repository {
         None => {
             lines.warning("last backup", "there is none", remedy);
-            return None;
+            return Vec::new();
         }
         Some(repository) => repository.manifests(&target.name).await,
     };
     match listed {
         Err(error) => {
             lines.failed("last backup", crate::ops::chain(&error), "look at the repository");
-            None
+            Vec::new()
         }
         Ok(listed) => {
             match listed.newest() {
@@ -57,9 +62,43 @@ async fn newest_backup(surroundings: &Surroundings, target: &Target, lines: &mut
                     ),
                 ),
             }
-            listed.newest().cloned()
+            listed.readable
         }
     }
+}
+
+/// Without retention, the repository grows until its disk is full.
+fn retention(target: &Target, backups: &[Manifest], lines: &mut Lines) {
+    match &target.retention {
+        Some(policy) => lines.ok("retention", format!("{policy} (days of {})", policy.time_zone)),
+        None => {
+            let growth = bytes_a_day(backups).map_or_else(
+                || "by an unknown amount".to_owned(),
+                |bytes| format!("by {bytes:.0} bytes a day, as far as the backups of the last week tell"),
+            );
+            lines.warning(
+                "retention",
+                format!("none: every backup is kept for ever, and the repository grows {growth}"),
+                "retention = { last = 48, daily = 7, weekly = 5, monthly = 12 }",
+            );
+        }
+    }
+}
+
+/// What the backups of the last week before the newest took, by the day; nothing where they span less than an hour.
+fn bytes_a_day(backups: &[Manifest]) -> Option<f64> {
+    let newest = backups.last()?.recovery_point.at;
+    let recent: Vec<&Manifest> = backups
+        .iter()
+        .filter(|manifest| manifest.recovery_point.at >= newest - TimeDelta::days(7))
+        .collect();
+    // The first one begins the span, and what it took belongs to the time before.
+    let (first, others) = recent.split_first()?;
+    let days = (newest - first.recovery_point.at).as_seconds_f64() / 86_400.0;
+    let bytes: u64 = others.iter().map(|manifest| manifest.totals.stored_bytes).sum();
+    #[expect(clippy::cast_precision_loss, reason = "shown rounded")]
+    let a_day = bytes as f64 / days;
+    (days >= 1.0 / 24.0).then_some(a_day)
 }
 
 fn restore_test(surroundings: &Surroundings, target: &Target, lines: &mut Lines) {
@@ -135,6 +174,44 @@ mod tests {
             &mut lines,
         );
         lines.lines[0].result
+    }
+
+    #[test]
+    fn growth_is_what_the_backups_of_a_week_took() {
+        let backups = |hours: &[i64]| -> Vec<Manifest> {
+            let sized = |hour: &i64| {
+                let mut manifest = crate::model::samples::manifest(*hour);
+                manifest.totals.stored_bytes = 100;
+                manifest
+            };
+            hours.iter().map(sized).collect()
+        };
+        assert_eq!(bytes_a_day(&backups(&[])), None);
+        assert_eq!(bytes_a_day(&backups(&[1])), None);
+        assert_eq!(bytes_a_day(&backups(&[0, 12, 24])), Some(200.0));
+        assert_eq!(bytes_a_day(&backups(&[0, 1000, 1024])), Some(100.0));
+    }
+
+    #[test]
+    fn a_target_without_retention_is_a_warning() {
+        let mut target = crate::ops::target::for_tests();
+        let mut lines = Lines::of("target shop");
+        retention(&target, &[], &mut lines);
+        target.retention = Some(crate::model::retention::Policy {
+            last: 3,
+            daily: 0,
+            weekly: 2,
+            monthly: 0,
+            yearly: 0,
+            time_zone: crate::model::time_zone::Tz::Europe__Berlin,
+        });
+        retention(&target, &[], &mut lines);
+        let results: Vec<LineResult> = lines.lines.iter().map(|line| line.result).collect();
+        assert_eq!(results, [LineResult::Warning, LineResult::Ok]);
+        assert_eq!(
+            lines.lines[1].message,
+            "last = 3, weekly = 2 (days of Europe/Berlin)"
+        );
     }
 
     #[test]

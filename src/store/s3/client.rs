@@ -181,7 +181,9 @@ mod tests {
         let path = folder.path().join("ca.pem");
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for text in [None, Some("hello"), Some(broken)] {
-            text.map(|text| std::fs::write(&path, text).unwrap());
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
             let failure = read_authorities(&path).unwrap_err();
             assert!(failure.hint.unwrap().contains("ca.pem"), "{text:?}");
         }
