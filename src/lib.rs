@@ -5,6 +5,7 @@
 //! - [`model`]: pure values and rules. No input or output, no clock.
 //! - [`store`]: where objects live: a directory, later a bucket.
 //! - [`postgres`]: the only part that speaks to PostgreSQL or runs its programs.
+//! - [`encryption`]: who can read what is stored, and the keys for it.
 //! - [`scratch`]: disposable, sandboxed servers to restore into.
 //! - [`repository`]: which objects make a backup, and which backups exist.
 //! - [`journal`]: the record of every run.
@@ -16,6 +17,7 @@
 pub mod model;
 pub mod store;
 pub mod postgres;
+pub mod encryption;
 pub mod scratch;
 pub mod repository;
 pub mod journal;

@@ -104,6 +104,9 @@ pub(super) struct Init {
     /// Where journal and scratch servers shall live
     #[arg(long, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
+    /// Store backups in the clear, and make no key
+    #[arg(long)]
+    pub(super) no_encryption: bool,
 }
 
 #[derive(Args, Debug)]

@@ -1,10 +1,11 @@
 //! `ernstfall check`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
 
-use crate::config::{self, RepositoryLocation};
+use crate::config::{self, RepositoryLocation, SecretSource};
 use crate::journal::{History, Journal};
 use crate::ops::check::{self, CheckLine, LineResult, Surroundings, TriedScratches};
 use crate::repository::Repository;
@@ -40,10 +41,12 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
 async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
     view.show(configuration(setup));
     view.show(check::state_directory(&setup.config.state_dir));
+    view.show(check::encryption(&setup.keys, identity_file(setup)).await);
     let (lines, repository) = repository(setup).await;
     view.show(lines);
     let surroundings = Surroundings {
         bin_dir: setup.config.bin_dir.clone(),
+        keys: setup.keys.clone(),
         cancel: setup.signals.cancel.clone(),
         clock: Utc::now,
         history: history(setup, repository.as_ref()).await,
@@ -66,6 +69,14 @@ async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
                 remedy: Some(format!("correct this target in {}", setup.config.file.display())),
             }]),
         }
+    }
+}
+
+/// Where the identity is kept, if in a file of its own.
+fn identity_file(setup: &Setup) -> Option<&Path> {
+    match setup.config.encryption.as_ref()?.identity.as_ref()? {
+        SecretSource::File(path) => Some(path),
+        _ => None,
     }
 }
 

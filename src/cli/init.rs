@@ -1,4 +1,5 @@
-//! `ernstfall init`: a configuration that works, never over one that exists, and never with a password in it.
+//! `ernstfall init`: a configuration that works and a key to encrypt backups, never over what exists, and never with a
+//! password in it.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -6,9 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use chrono::{SecondsFormat, Utc};
 use serde::Serialize;
 
-use crate::config::{Config, Environment, InitAnswers, SecretSource, template};
+use crate::config::{Config, Environment, InitAnswers, InitKey, SecretSource, template};
+use crate::encryption;
 use crate::model::secret::Secret;
 use crate::model::target_name::TargetName;
 use crate::postgres::conninfo::{self, ConnectionSettings, Endpoint};
@@ -29,12 +32,25 @@ const KEPT_VARIABLES: [(&str, &str); 3] = [
 #[derive(Serialize)]
 struct Written {
     file: PathBuf,
+    /// `null` where backups are stored in the clear.
+    key: Option<WrittenKey>,
     target: TargetName,
     /// `null` where nothing says which database it is.
     connected: Option<bool>,
     notes: Vec<String>,
     next: Vec<String>,
 }
+
+/// The key that was made.
+#[derive(Serialize)]
+struct WrittenKey {
+    /// Holds the secret.
+    file: PathBuf,
+    public_key: String,
+}
+
+/// What the key is called, beside the configuration.
+const KEY_FILE: &str = "age.key";
 
 /// Where the database is, as far as that is known.
 struct Source {
@@ -51,8 +67,12 @@ pub(super) async fn run(global: &Global, options: &Init) -> Result<Exit, Failure
         .find_map(Option::as_ref);
     let file = file.map_or(Path::new("ernstfall.toml"), PathBuf::as_path);
     let file = environment.current_directory.join(file);
+    let key_file = file.with_file_name(KEY_FILE);
     if file.symlink_metadata().is_ok() {
         return Err(refuse_to_overwrite(&file));
+    }
+    if !options.no_encryption && key_file.symlink_metadata().is_ok() {
+        return Err(refuse_to_overwrite_key(&key_file));
     }
     let mut source = find_source(options, &environment).await?;
     // Of a database that nobody named and that does not answer, the name is only a guess.
@@ -66,16 +86,28 @@ pub(super) async fn run(global: &Global, options: &Init) -> Result<Exit, Failure
     if options.url.is_none() && options.url_env.is_none() && source.connected != Some(true) {
         source = placeholder(&target, source.notes);
     }
-    let text = text(options, &environment, &target, source.url)?;
+    let made = (!options.no_encryption)
+        .then(|| encryption::generate_key_file(&Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true)));
+    let public = made.as_ref().map(|(_, public)| public.clone());
+    let text = text(options, &environment, &target, source.url, public.as_deref())?;
     // What is written works: it is read before it is kept.
     Config::parse(&text, &file, &environment).map_err(Failure::usage)?;
-    write(&file, &text)?;
+    let key = made.map(|(secret, public_key)| WrittenKey::write(&key_file, &secret, public_key));
+    let key = key.transpose()?;
+    if let Err(failure) = write(&file, &text, refuse_to_overwrite) {
+        if key.is_some() {
+            // Nothing was encrypted to it, and nothing names it.
+            let _ = std::fs::remove_file(&key_file);
+        }
+        return Err(failure);
+    }
     let next = |command: &str| format!("ernstfall --config {} {command}", file.display());
     let next = ["check", "backup", "restore-test"].map(next).to_vec();
     show(
         global,
         &Written {
             file,
+            key,
             target,
             connected: source.connected,
             notes: source.notes,
@@ -89,6 +121,23 @@ fn refuse_to_overwrite(file: &Path) -> Failure {
         "{} exists already, and is not overwritten: name another file (`ernstfall init FILE`), or move that one away",
         file.display()
     ))
+}
+
+fn refuse_to_overwrite_key(file: &Path) -> Failure {
+    Failure::usage(anyhow!(
+        "{} exists already, and is not overwritten, since backups may be encrypted to it: write the configuration into another directory, or with --no-encryption, and add [encryption] with that key yourself",
+        file.display()
+    ))
+}
+
+impl WrittenKey {
+    fn write(file: &Path, secret: &Secret, public_key: String) -> Result<Self, Failure> {
+        write(file, secret.expose(), refuse_to_overwrite_key)?;
+        Ok(Self {
+            file: file.to_owned(),
+            public_key,
+        })
+    }
 }
 
 async fn find_source(options: &Init, environment: &Environment) -> Result<Source, Failure> {
@@ -216,6 +265,7 @@ fn text(
     environment: &Environment,
     target: &TargetName,
     url: SecretSource,
+    public_key: Option<&str>,
 ) -> Result<String, Failure> {
     let current = &environment.current_directory;
     let state_dir = options.state_dir.as_ref().map(|path| current.join(path));
@@ -240,10 +290,15 @@ fn text(
         repository,
         state_dir,
         bin_dir: None,
+        encryption: public_key.map(|public| InitKey {
+            public: public.to_owned(),
+            file: PathBuf::from(KEY_FILE),
+        }),
     }))
 }
 
-fn write(file: &Path, text: &str) -> Result<(), Failure> {
+/// Writes a new file that only this user can read.
+fn write(file: &Path, text: &str, refuse: impl FnOnce(&Path) -> Failure) -> Result<(), Failure> {
     let written = || {
         if let Some(directory) = file.parent() {
             std::fs::create_dir_all(directory)?;
@@ -254,7 +309,7 @@ fn write(file: &Path, text: &str) -> Result<(), Failure> {
         file.sync_all()
     };
     written().map_err(|error: io::Error| match error.kind() {
-        io::ErrorKind::AlreadyExists => refuse_to_overwrite(file),
+        io::ErrorKind::AlreadyExists => refuse(file),
         _ => Failure::operation(anyhow::Error::new(error).context(format!(
             "write {}: name a file in a directory that this user may write to",
             file.display()
@@ -272,6 +327,12 @@ fn show(global: &Global, written: &Written) -> Result<Exit, Failure> {
         written.file.display(),
         written.target
     ));
+    if let Some(key) = &written.key {
+        let file = key.file.display();
+        print::text(&format!("wrote {file}, the secret key of {}", key.public_key));
+        print::text("  backups are encrypted to it: without this key no backup can be restored, by nobody");
+        print::text("  keep a copy of it away from this machine, from the database and from the repository");
+    }
     for note in &written.notes {
         print::text(&format!("  {note}"));
     }

@@ -14,6 +14,7 @@ use crate::journal::Journal;
 use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
 use crate::ops::context::{Context, Progress};
+use crate::ops::keys::{Fetch, Keys};
 use crate::ops::settle;
 use crate::ops::target::{OnBlockedDdl, SourceCount, Target};
 use crate::postgres::conninfo::{self, ConnectionSettings};
@@ -42,6 +43,22 @@ pub(super) fn start_logging(global: &Global) {
         .init();
 }
 
+/// What [encryption] says; the identity's secret is not fetched yet.
+fn keys(config: &Config, environment: &Environment) -> Keys {
+    let Some(encryption) = &config.encryption else {
+        return Keys::default();
+    };
+    let fetch = encryption.identity.clone().map(|source| {
+        let environment = environment.clone();
+        let fetch: Arc<Fetch> = Arc::new(move || {
+            let secret = source.resolve(&environment);
+            secret.map_err(|error| crate::ops::chain(&error))
+        });
+        fetch
+    });
+    Keys::new(Some(encryption.recipients.clone()), fetch)
+}
+
 /// The configuration, and the surroundings it was read in.
 pub(super) struct Setup {
     pub(super) config: Config,
@@ -49,6 +66,8 @@ pub(super) struct Setup {
     pub(super) signals: Signals,
     /// Of all targets, resolved when first wanted.
     connections: OnceLock<Vec<ConnectionSettings>>,
+    /// Of [encryption]; one for all runs of this process, so that the identity is fetched once.
+    pub(super) keys: Keys,
 }
 
 impl Setup {
@@ -58,6 +77,7 @@ impl Setup {
         let config = Config::load(&path, &environment).map_err(Failure::usage)?;
         let signals = Signals::listen().map_err(Failure::operation)?;
         Ok(Self {
+            keys: keys(&config, &environment),
             config,
             environment,
             signals,
@@ -87,12 +107,6 @@ impl Setup {
 
     /// Where backups live.
     pub(super) fn store(&self) -> Result<Arc<dyn store::Store>, Failure> {
-        if self.config.encryption.is_some() {
-            return Err(Failure::usage(anyhow!(
-                "{} has [encryption], and this version cannot encrypt: remove the section to store backups in the clear",
-                self.config.file.display()
-            )));
-        }
         match &self.config.repository.location {
             RepositoryLocation::Directory(path) => {
                 Ok(Arc::new(store::directory::Directory::new(path.clone())))
@@ -175,6 +189,7 @@ impl Setup {
     ) -> Context {
         Context {
             repository: Arc::new(repository),
+            keys: self.keys.clone(),
             journal: Arc::new(journal),
             bin_dir: self.config.bin_dir.clone(),
             progress,

@@ -23,7 +23,7 @@ pub use storage::{
     S3Settings, Scratch, ScratchKind,
 };
 pub use target::{Heartbeat, OnBlockedDdl, Retention, SourceCount, Target, Timeouts};
-pub use template::{InitAnswers, template};
+pub use template::{InitAnswers, InitKey, template};
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -33,9 +33,8 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 12] = [
+const NOT_YET_ACTED_UPON: [&str; 11] = [
     "alert",
-    "encryption",
     "http",
     "limits.max_backups",
     "limits.max_restore_tests",
@@ -143,7 +142,7 @@ impl Config {
         };
         let encryption = root
             .table("encryption")
-            .map(|table| Encryption::read(&table, base));
+            .and_then(|table| Encryption::read(&table, base));
         let http = root.table("http").map(|table| Http::read(&table, base));
         let limits = root
             .table("limits")

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::encryption::{RecipientError, Recipients};
+
 use super::document::Table;
 use super::secret_source::SecretSource;
 use crate::store::Key;
@@ -57,8 +59,8 @@ pub enum ObjectLockMode {
 
 #[derive(Debug, Clone)]
 pub struct Encryption {
-    /// age recipients; never empty.
-    pub recipients: Vec<String>,
+    pub recipients: Recipients,
+    /// What reads backups; a machine that only backs up needs none.
     pub identity: Option<SecretSource>,
 }
 
@@ -247,24 +249,22 @@ impl ObjectLock {
 }
 
 impl Encryption {
-    pub(super) fn read(table: &Table<'_>, base: &Path) -> Self {
-        let recipients = table.texts("recipients");
+    pub(super) fn read(table: &Table<'_>, base: &Path) -> Option<Self> {
+        // Somebody may have pasted the identity here: it must not be shown.
+        table.hide("recipients");
+        let texts = table.texts("recipients");
+        let recipients = Recipients::parse(&texts).unwrap_or_else(|wrong| {
+            for (place, error) in wrong {
+                table.fault("recipients", wrong_recipient(place, texts.len(), error));
+            }
+            None
+        });
         if !table.has("recipients") {
             table.missing(
                 "recipients",
                 "list the age recipients (\"age1…\") that may decrypt backups",
             );
-        } else if let Some(wrong) = recipients.iter().find(|text| !text.starts_with("age1")) {
-            // Somebody may have pasted the identity here: it must not be shown.
-            let advice = match wrong.to_ascii_uppercase().starts_with("AGE-SECRET-KEY") {
-                true => {
-                    "this is a secret key: put it in a file for `identity`, and its public key (\"age1…\") here"
-                }
-                false => "not an age recipient: each begins with \"age1\"",
-            };
-            table.hide("recipients");
-            table.fault("recipients", advice);
-        } else if recipients.is_empty() {
+        } else if texts.is_empty() {
             table.fault(
                 "recipients",
                 "lists nobody: name at least one recipient, or remove [encryption]",
@@ -272,7 +272,17 @@ impl Encryption {
         }
         let identity = table.secret("identity").map(|secret| secret.relative_to(base));
         table.finish();
-        Self { recipients, identity }
+        Some(Self {
+            recipients: recipients?,
+            identity,
+        })
+    }
+}
+
+fn wrong_recipient(place: usize, count: usize, error: RecipientError) -> String {
+    match count {
+        1 => error.to_string(),
+        _ => format!("number {} of {count}: {error}", place + 1),
     }
 }
 

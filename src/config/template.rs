@@ -17,6 +17,16 @@ pub struct InitAnswers {
     /// `None`: the default, commented out.
     pub state_dir: Option<PathBuf>,
     pub bin_dir: Option<PathBuf>,
+    /// `None`: backups are stored in the clear.
+    pub encryption: Option<InitKey>,
+}
+
+/// The key that backups are encrypted to.
+#[derive(Debug, Clone)]
+pub struct InitKey {
+    pub public: String,
+    /// Its secret, as it is to stand in the file.
+    pub file: PathBuf,
 }
 
 pub fn template(answers: &InitAnswers) -> String {
@@ -34,6 +44,7 @@ pub fn template(answers: &InitAnswers) -> String {
             &path_line("bin_dir", &answers.bin_dir, "/usr/lib/postgresql/17/bin"),
         )
         .replace("{repository}", &quoted(&answers.repository))
+        .replace("{encryption}", &encryption(answers.encryption.as_ref()))
         .replace("{target}", &quoted(answers.target.as_str()))
         // Last: its text is the operator's, and may hold braces.
         .replace("{url}", &secret(&answers.url))
@@ -51,6 +62,8 @@ const TEMPLATE: &str = r#"# Ernstfall's configuration. `ernstfall check` says wh
 [repository]
 # Where backups live. Better not on the disk, nor with the provider, of the database itself.
 url = {repository}
+
+{encryption}
 
 [[target]]
 name = {target}
@@ -74,6 +87,22 @@ rto = "1h"
 #sql = "select count(*) from orders"
 #expect = "> 0"
 "#;
+
+fn encryption(key: Option<&InitKey>) -> String {
+    let Some(key) = key else {
+        return "# Backups are stored in the clear: who can read the repository can read the database. To encrypt them, add\n\
+                # [encryption] as the shipped example has it."
+            .to_owned();
+    };
+    format!(
+        "# Backups are encrypted with age.\n[encryption]\n\
+         # Public keys: enough to back up.\nrecipients = [{}]\n\
+         # The secret key, needed to restore and to restore-test. Keep a copy of it away from this machine and from the\n\
+         # repository: without it no backup can be restored, by nobody.\nidentity = {{ file = {} }}",
+        quoted(&key.public),
+        quoted(&key.file.display().to_string())
+    )
+}
 
 fn secret(source: &SecretSource) -> String {
     match source {

@@ -214,6 +214,8 @@ fn excerpts_never_show_a_secret() {
         shown.contains("this is a secret key") && !shown.contains("HUNTER2"),
         "{shown}"
     );
+    let as_text = SMALLEST.to_owned() + "[encryption]\nrecipients = \"AGE-SECRET-KEY-1HUNTER2\"";
+    assert!(!faults(&as_text).contains("HUNTER2"));
 }
 
 #[test]
@@ -259,6 +261,14 @@ fn what_would_be_dangerous_is_refused() {
         ),
         ("[scratch]\nurl = \"postgres://x\"", "only used with kind"),
         ("[encryption]\nrecipients = []", "lists nobody"),
+        (
+            "[encryption]\nrecipients = [\"age1x\", \"ssh-ed25519 AAAA\"]",
+            "number 1 of 2: this begins like an age recipient",
+        ),
+        (
+            "[encryption]\nrecipients = [\"age1x\", \"ssh-ed25519 AAAA\"]",
+            "number 2 of 2: this is an SSH key",
+        ),
         ("[limits]\nmax_backups = 0", "between 1 and 64"),
         ("[limits]\nmax_rate = \"0MB/s\"", "more than zero"),
         (
@@ -302,7 +312,6 @@ fn what_is_only_parsed_is_named() {
     let named = parse(&uncommented(EXAMPLE)).unwrap().not_yet_acted_upon();
     for key in [
         "alert",
-        "encryption",
         "http",
         "limits.max_rate",
         "target[shop].backup",
@@ -337,10 +346,21 @@ fn a_time_zone_is_acted_upon_where_retention_counts_its_days() {
 fn what_init_writes_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ernstfall.toml");
-    for url in [
-        SecretSource::Env("SHOP_URL".to_owned()),
-        SecretSource::Text(Secret::new("postgres://me:a\"b\\c{target}\n@db/shop")),
-        SecretSource::Command(vec!["pass".to_owned(), "shop db".to_owned()]),
+    let public = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
+    let key = InitKey {
+        public: public.clone(),
+        file: PathBuf::from("age.key"),
+    };
+    for (url, encryption) in [
+        (SecretSource::Env("SHOP_URL".to_owned()), None),
+        (
+            SecretSource::Text(Secret::new("postgres://me:a\"b\\c{target}\n@db/shop")),
+            Some(key.clone()),
+        ),
+        (
+            SecretSource::Command(vec!["pass".to_owned(), "shop db".to_owned()]),
+            Some(key),
+        ),
     ] {
         let answers = InitAnswers {
             target: "shop".parse::<TargetName>().unwrap(),
@@ -348,12 +368,18 @@ fn what_init_writes_is_read_back() {
             repository: "/srv/backups".to_owned(),
             state_dir: Some(PathBuf::from("/srv/state")),
             bin_dir: None,
+            encryption: encryption.clone(),
         };
         let text = template(&answers);
         std::fs::write(&file, &text).unwrap();
         let config = Config::load(&file, &environment()).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.state_dir, PathBuf::from("/srv/state"));
         assert_eq!(config.target("shop").unwrap().url, url);
+        let read = config
+            .encryption
+            .map(|found| (found.recipients.to_texts(), found.identity));
+        let identity = SecretSource::File(directory.path().join("age.key"));
+        assert_eq!(read, encryption.map(|_| (vec![public.clone()], Some(identity))));
         parse(&uncommented(&text)).unwrap_or_else(|error| panic!("{error}"));
     }
 }

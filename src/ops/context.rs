@@ -10,6 +10,8 @@ use crate::journal::{Error, Journal, Run, RunId, RunStart, Task};
 use crate::model::target_name::TargetName;
 use crate::repository::Repository;
 
+use super::keys::Keys;
+
 /// Hears how a run goes on. All methods may be called from several tasks.
 pub trait Progress: Send + Sync {
     /// A phase begins.
@@ -26,6 +28,8 @@ pub trait Progress: Send + Sync {
 #[derive(Clone)]
 pub struct Context {
     pub repository: Arc<Repository>,
+    /// What backups are encrypted to, and what reads encrypted ones.
+    pub keys: Keys,
     pub journal: Arc<Journal>,
     /// Where the PostgreSQL programs are, if not where they usually are.
     pub bin_dir: Option<PathBuf>,

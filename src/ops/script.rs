@@ -1,13 +1,17 @@
-//! The stored data objects: psql scripts of SET lines and COPY blocks, compressed.
+//! The stored data objects: psql scripts of SET lines and COPY blocks, packed.
 //!
 //! Each explains itself: `zstd -d | psql -X -v ON_ERROR_STOP=1` restores it by hand. The reader understands only what
 //! the writer writes; anything else is damage.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::encryption::Recipients;
 use crate::model::fingerprint::Fingerprint;
+
+use super::packing::{Packer, Unpacker};
 
 /// Objects aim at this size as stored: large enough to amortise a request, small enough to retry and to hold in memory.
 const OBJECT_STORED_BYTES: usize = 8 << 20;
@@ -15,30 +19,8 @@ const OBJECT_STORED_BYTES: usize = 8 << 20;
 const OBJECT_TEXT_BYTES: u64 = 256 << 20;
 /// Rows are handed to the compressor in pieces of this size: calling it for every row would cost more than it does.
 const PENDING_BYTES: usize = 128 << 10;
-/// The level that costs least per byte on COPY text, and is hardly larger than the next ones.
-const COMPRESSION_LEVEL: i32 = 1;
 /// The line that ends the rows of a COPY block.
 const END_OF_ROWS: &[u8] = b"\\.\n";
-
-/// Compresses a whole small object.
-pub(super) fn compress(bytes: &[u8]) -> std::io::Result<Bytes> {
-    let mut encoder = encoder()?;
-    encoder.write_all(bytes)?;
-    encoder.finish().map(Bytes::from)
-}
-
-/// Decompresses a whole small object.
-pub(super) fn decompress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    zstd::Decoder::new(bytes)?.read_to_end(&mut text)?;
-    Ok(text)
-}
-
-fn encoder() -> std::io::Result<zstd::Encoder<'static, Vec<u8>>> {
-    let mut encoder = zstd::Encoder::new(Vec::new(), COMPRESSION_LEVEL)?;
-    encoder.include_checksum(true)?;
-    Ok(encoder)
-}
 
 /// A finished object, and which rows of which tables are in it, in their order.
 pub(super) struct FinishedScript {
@@ -50,7 +32,8 @@ pub(super) struct FinishedScript {
 pub(super) struct ScriptWriter {
     /// SET lines at the head of each script.
     header: Vec<u8>,
-    encoder: Option<zstd::Encoder<'static, Vec<u8>>>,
+    recipients: Option<Arc<Recipients>>,
+    packer: Option<Packer>,
     pending: Vec<u8>,
     text_bytes: u64,
     parts: Vec<(usize, Fingerprint)>,
@@ -64,10 +47,11 @@ struct OpenPart {
 }
 
 impl ScriptWriter {
-    pub(super) fn new(header: Vec<u8>) -> Self {
+    pub(super) fn new(header: Vec<u8>, recipients: Option<Arc<Recipients>>) -> Self {
         Self {
             header,
-            encoder: None,
+            recipients,
+            packer: None,
             pending: Vec::with_capacity(PENDING_BYTES * 2),
             text_bytes: 0,
             parts: Vec::new(),
@@ -90,8 +74,8 @@ impl ScriptWriter {
             return Err(std::io::Error::other("a row without a table"));
         };
         if open.fingerprint.rows == 0 {
-            if self.encoder.is_none() {
-                self.encoder = Some(encoder()?);
+            if self.packer.is_none() {
+                self.packer = Some(Packer::new(self.recipients.as_deref())?);
                 self.pending.extend_from_slice(&self.header);
             }
             self.pending.extend_from_slice(open.copy_statement.as_bytes());
@@ -104,7 +88,7 @@ impl ScriptWriter {
             return Ok(false);
         }
         self.write_pending()?;
-        let stored = self.encoder.as_ref().map_or(0, |encoder| encoder.get_ref().len());
+        let stored = self.packer.as_ref().map_or(0, Packer::stored_bytes);
         Ok(stored >= OBJECT_STORED_BYTES || self.text_bytes >= OBJECT_TEXT_BYTES)
     }
 
@@ -123,8 +107,8 @@ impl ScriptWriter {
     }
 
     fn write_pending(&mut self) -> std::io::Result<()> {
-        if let Some(encoder) = self.encoder.as_mut() {
-            encoder.write_all(&self.pending)?;
+        if let Some(packer) = self.packer.as_mut() {
+            packer.write(&self.pending)?;
             self.text_bytes += self.pending.len() as u64;
             self.pending.clear();
         }
@@ -140,12 +124,11 @@ impl ScriptWriter {
         }
         self.write_pending()?;
         self.text_bytes = 0;
-        let Some(encoder) = self.encoder.take() else {
+        let Some(packer) = self.packer.take() else {
             return Ok(None);
         };
-        let bytes = Bytes::from(encoder.finish()?);
         Ok(Some(FinishedScript {
-            bytes,
+            bytes: packer.finish()?,
             parts: std::mem::take(&mut self.parts),
         }))
     }
@@ -164,7 +147,7 @@ pub(super) enum Piece {
 
 /// Reads a script piece by piece, without holding its text.
 pub(super) struct ScriptReader {
-    lines: BufReader<zstd::Decoder<'static, std::io::Cursor<Bytes>>>,
+    lines: BufReader<Unpacker>,
     in_rows: bool,
     /// A line read ahead that belongs to the next piece.
     ended: bool,
@@ -174,15 +157,12 @@ pub(super) struct ScriptReader {
 const ROWS_BYTES: usize = 256 << 10;
 
 impl ScriptReader {
-    /// # Errors
-    /// When the bytes are no zstd frame.
-    pub(super) fn new(object: Bytes) -> std::io::Result<Self> {
-        let decoder = zstd::Decoder::with_buffer(std::io::Cursor::new(object))?;
-        Ok(Self {
-            lines: BufReader::with_capacity(ROWS_BYTES, decoder),
+    pub(super) fn new(object: Unpacker) -> Self {
+        Self {
+            lines: BufReader::with_capacity(ROWS_BYTES, object),
             in_rows: false,
             ended: false,
-        })
+        }
     }
 
     /// The next piece, or `None` at the end.
@@ -254,8 +234,12 @@ mod tests {
         prop::collection::vec(row.prop_filter("no end mark", |row| row != b"\\."), 0..200)
     }
 
+    fn reader(object: Bytes) -> ScriptReader {
+        ScriptReader::new(Unpacker::new("1.sql.zst", object, None).unwrap())
+    }
+
     fn read(object: Bytes) -> Vec<(String, Vec<u8>)> {
-        let mut reader = ScriptReader::new(object).unwrap();
+        let mut reader = reader(object);
         let mut tables = Vec::new();
         while let Some(piece) = reader.next_piece().unwrap() {
             match piece {
@@ -270,7 +254,7 @@ mod tests {
     proptest! {
         #[test]
         fn rows_read_back_as_they_were_written(first in rows(), second in rows(), cut_after in 0usize..200) {
-            let mut writer = ScriptWriter::new(b"SET a = 'b';\n".to_vec());
+            let mut writer = ScriptWriter::new(b"SET a = 'b';\n".to_vec(), None);
             let mut finished = Vec::new();
             for (table, rows) in [&first, &second].into_iter().enumerate() {
                 writer.begin_table(table, format!("COPY t{table} FROM stdin;"));
@@ -307,14 +291,14 @@ mod tests {
 
     #[test]
     fn a_truncated_object_is_an_error_and_never_fewer_rows() {
-        let mut writer = ScriptWriter::new(Vec::new());
+        let mut writer = ScriptWriter::new(Vec::new(), None);
         writer.begin_table(0, "COPY t FROM stdin;".into());
         for number in 0..10_000 {
             writer.row(format!("{number}").as_bytes()).unwrap();
         }
         let script = writer.cut().unwrap().unwrap();
         for length in [script.bytes.len() / 2, script.bytes.len() - 1] {
-            let mut reader = ScriptReader::new(script.bytes.slice(..length)).unwrap();
+            let mut reader = reader(script.bytes.slice(..length));
             let result =
                 std::iter::from_fn(|| reader.next_piece().transpose()).collect::<Result<Vec<_>, _>>();
             assert!(result.is_err(), "{length} bytes");
@@ -323,7 +307,7 @@ mod tests {
 
     #[test]
     fn tables_without_rows_leave_nothing_behind() {
-        let mut writer = ScriptWriter::new(b"SET a = 'b';\n".to_vec());
+        let mut writer = ScriptWriter::new(b"SET a = 'b';\n".to_vec(), None);
         writer.begin_table(0, "COPY t FROM stdin;".into());
         writer.end_table();
         assert!(writer.cut().unwrap().is_none());

@@ -3,6 +3,7 @@
 use crate::model::contents::NotCovered;
 
 use super::error::Error;
+use super::roles::Passwords;
 use super::session::Session;
 
 /// Each query returns kind, name and reason.
@@ -52,7 +53,11 @@ const QUERIES: &[&str] = &[
 ];
 
 /// Lists what is left out, as the session's snapshot shows it. `roles` are those that the backup makes.
-pub async fn list(session: &Session, roles: &[String]) -> Result<Vec<NotCovered>, Error> {
+pub async fn list(
+    session: &Session,
+    roles: &[String],
+    passwords: Passwords,
+) -> Result<Vec<NotCovered>, Error> {
     let mut found = Vec::new();
     for query in QUERIES {
         for row in session.select("list what is not covered", query, &[]).await? {
@@ -63,6 +68,11 @@ pub async fn list(session: &Session, roles: &[String]) -> Result<Vec<NotCovered>
             });
         }
     }
+    let reason = match passwords {
+        Passwords::Included => return Ok(found),
+        Passwords::LeftOut => "passwords are not stored without encryption: set it after a recovery",
+        Passwords::Unreadable => "the role that takes the backup may not read it: set it after a recovery",
+    };
     let sql = "SELECT rolname::text FROM pg_catalog.pg_roles
                 WHERE rolcanlogin AND rolname::text = ANY ($1) ORDER BY 1";
     for row in session
@@ -72,7 +82,7 @@ pub async fn list(session: &Session, roles: &[String]) -> Result<Vec<NotCovered>
         found.push(NotCovered {
             kind: "password".to_owned(),
             name: row.get(0),
-            reason: "passwords are not stored without encryption: set it after a recovery".to_owned(),
+            reason: reason.to_owned(),
         });
     }
     Ok(found)

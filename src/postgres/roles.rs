@@ -3,15 +3,45 @@
 //! Owners, grantees and roles of policies, their groups and members, with positive attributes only: what a role must
 //! not have is the default, and naming it would need a superuser on managed services.
 
+use std::collections::BTreeMap;
+
 use super::error::Error;
 use super::identifier::{quote_identifier, quote_literal};
 use super::session::Session;
 
 /// The roles of one database, and the script that makes them.
-#[derive(Debug)]
 pub struct Roles {
     pub names: Vec<String>,
+    /// It may hold password hashes.
     pub sql: String,
+}
+
+/// Whether the script of the roles sets their passwords, as hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passwords {
+    Included,
+    /// They are not wanted.
+    LeftOut,
+    /// They are wanted, and the session's role may not read them.
+    Unreadable,
+}
+
+/// Whether the session's role may read password hashes.
+pub async fn passwords_are_readable(session: &Session) -> Result<bool, Error> {
+    let sql = "SELECT pg_catalog.has_column_privilege('pg_catalog.pg_authid', 'rolname', 'SELECT')
+                  AND pg_catalog.has_column_privilege('pg_catalog.pg_authid', 'rolpassword', 'SELECT')";
+    let tried = "see whether passwords may be read";
+    Ok(session.select_one(tried, sql, &[]).await?.get(0))
+}
+
+/// The password hashes of these roles, by name.
+async fn passwords_of(session: &Session, names: &[String]) -> Result<BTreeMap<String, String>, Error> {
+    let sql = "SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid
+                WHERE rolname::text = ANY ($1) AND rolpassword IS NOT NULL";
+    let rows = session
+        .select("read the passwords of roles", sql, &[&names])
+        .await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// Roles that are built in (below FirstNormalObjectId) exist everywhere; they are followed, but not made.
@@ -53,17 +83,18 @@ fn memberships_query(version: i32) -> String {
     )
 }
 
-/// Reads the roles in the session's snapshot. Passwords are never read here.
-pub async fn read(session: &Session) -> Result<Roles, Error> {
-    let mut names = Vec::new();
-    let mut sql = String::new();
-    for row in session.select("read the roles", NEEDED, &[]).await? {
-        // The bootstrap superuser (oid 10) and the built-in roles are there in every cluster.
-        if row.get::<_, u32>(1) >= 16_384 {
-            names.push(row.get::<_, String>(0));
-            sql.push_str(&create_statement(&row));
-        }
-    }
+/// Reads the roles in the session's snapshot.
+pub async fn read(session: &Session, passwords: Passwords) -> Result<Roles, Error> {
+    let mut rows = session.select("read the roles", NEEDED, &[]).await?;
+    // The bootstrap superuser (oid 10) and the built-in roles are there in every cluster.
+    rows.retain(|row| row.get::<_, u32>(1) >= 16_384);
+    let names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    let hashes = match passwords {
+        Passwords::Included => passwords_of(session, &names).await?,
+        Passwords::LeftOut | Passwords::Unreadable => BTreeMap::new(),
+    };
+    let statement = |row| create_statement(row, hashes.get(&row.get::<_, String>(0)).map(String::as_str));
+    let mut sql: String = rows.iter().map(statement).collect();
     let query = memberships_query(session.server_version_num());
     for row in session
         .select("read the memberships of roles", &query, &[&names])
@@ -92,10 +123,12 @@ fn membership_options(row: &tokio_postgres::Row) -> String {
 }
 
 /// One role, made only where it is missing; an existing one keeps what it has.
-fn create_statement(row: &tokio_postgres::Row) -> String {
+fn create_statement(row: &tokio_postgres::Row, password: Option<&str>) -> String {
     let name: String = row.get(0);
     let quoted = quote_identifier(&name);
-    let mut body = format!("CREATE ROLE {quoted}{};", attributes(row));
+    let password = password.map(|hash| format!("{PASSWORD}{}", quote_literal(hash)));
+    let password = password.unwrap_or_default();
+    let mut body = format!("CREATE ROLE {quoted}{password}{};", attributes(row));
     for entry in row.get::<_, Option<Vec<String>>>(11).unwrap_or_default() {
         if let Some((setting, value)) = entry.split_once('=') {
             body.push_str(&format!(
@@ -116,6 +149,20 @@ fn create_statement(row: &tokio_postgres::Row) -> String {
         "DO {tag} BEGIN IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {}) THEN {body} END IF; END {tag};\n",
         quote_literal(&name)
     )
+}
+
+/// Begins the password of a role, right behind the name.
+const PASSWORD: &str = " PASSWORD ";
+
+/// What makes a role, without its password: `body` begins with `CREATE ROLE` and the name.
+pub fn without_password(body: &str, name: &str) -> String {
+    let head = format!("CREATE ROLE {}", quote_identifier(name));
+    let rest = body
+        .strip_prefix(&head)
+        .and_then(|rest| rest.strip_prefix(PASSWORD));
+    // A hash has no quote in it.
+    let rest = rest.and_then(|rest| rest.strip_prefix('\'')?.split_once('\''));
+    rest.map_or_else(|| body.to_owned(), |(_, rest)| format!("{head}{rest}"))
 }
 
 fn attributes(row: &tokio_postgres::Row) -> String {
@@ -230,6 +277,17 @@ mod tests {
         assert_eq!(setting_value("search_path", ""), "''");
         assert_eq!(setting_value("search_path", r#""""#), "''");
         assert_eq!(setting_value("work_mem", "64MB"), "'64MB'");
+    }
+
+    #[test]
+    fn a_role_can_be_made_without_its_password() {
+        let made = "CREATE ROLE \"a b\" PASSWORD 'SCRAM-SHA-256$4096:x==$y=:z=' LOGIN; COMMENT ON ROLE \"a b\" IS ' PASSWORD ';";
+        assert_eq!(
+            without_password(made, "a b"),
+            "CREATE ROLE \"a b\" LOGIN; COMMENT ON ROLE \"a b\" IS ' PASSWORD ';"
+        );
+        let without = "CREATE ROLE \"a\" LOGIN; COMMENT ON ROLE \"a\" IS ' PASSWORD ''x''';";
+        assert_eq!(without_password(without, "a"), without);
     }
 
     #[test]

@@ -68,9 +68,22 @@ fn init_writes_a_configuration_that_works() {
         fs::metadata(&written).unwrap().permissions().mode() & 0o777,
         0o600
     );
+    let key = directory.join("age.key");
+    assert_eq!(output.json()["key"]["file"], key.display().to_string());
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let public = output.json()["key"]["public_key"].as_str().unwrap().to_owned();
+    let text = fs::read_to_string(&key).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("# created: "), "{lines:?}");
+    assert_eq!(lines[1], format!("# public key: {public}"));
+    assert!(lines[2].starts_with("AGE-SECRET-KEY-1") && lines.len() == 3);
+    assert!(!output.stdout.contains(lines[2]) && !output.stderr.contains(lines[2]));
     let ernstfall = ernstfall.configuration(&fs::read_to_string(&written).unwrap());
     ernstfall.run(["check"]).expect_code(0);
-    ernstfall.run(["backup"]).expect_code(0);
+    let backup = ernstfall.run(["backup", "shop", "--json"]).expect_code(0).json();
+    let id = backup["backup"].as_str().unwrap();
+    let folder = format!("own-state/repository/targets/shop/backups/{id}");
+    assert!(directory.join(folder).join("roles.sql.zst.age").is_file());
     let test = ernstfall.run(["restore-test", "shop", "--json"]).expect_code(0);
     assert_eq!(test.json()["verdict"], "passed");
     let lines = ernstfall.run(["check", "--json"]).expect_code(0).json();
@@ -110,11 +123,41 @@ fn init_overwrites_nothing_and_writes_no_password() {
 }
 
 #[test]
+fn init_overwrites_no_key_and_makes_none_where_none_is_wanted() {
+    let directory = TestDir::new("init");
+    let ernstfall = Ernstfall::new(&directory);
+    directory.write("age.key", "mine");
+    let output = ernstfall.run(["init", "new.toml"]).expect_code(2);
+    assert!(
+        output.stderr.contains("age.key exists already") && output.stderr.contains("--no-encryption"),
+        "{}",
+        output.stderr
+    );
+    assert!(!directory.join("new.toml").exists());
+    ernstfall
+        .run(["init", "new.toml", "--no-encryption"])
+        .expect_code(0);
+    assert_eq!(fs::read_to_string(directory.join("age.key")).unwrap(), "mine");
+    let text = fs::read_to_string(directory.join("new.toml")).unwrap();
+    assert!(
+        !text.contains("[encryption]\n") && text.contains("in the clear"),
+        "{text}"
+    );
+}
+
+#[test]
 fn init_without_a_database_leaves_a_place_for_one() {
     let directory = TestDir::new("init");
     let ernstfall = Ernstfall::new(&directory).environment("PGHOST", "/nonexistent");
     let output = ernstfall.run(["init", "new.toml"]).expect_code(0);
     assert!(output.stdout.contains("MAIN_DATABASE_URL"), "{}", output.stdout);
+    assert!(
+        output
+            .stdout
+            .contains("without this key no backup can be restored"),
+        "{}",
+        output.stdout
+    );
     let text = fs::read_to_string(directory.join("new.toml")).unwrap();
     assert!(text.contains("url = { env = \"MAIN_DATABASE_URL\" }"), "{text}");
 }

@@ -3,11 +3,14 @@
 
 use std::process::Command;
 
+use crate::recovery_by_hand::{require_tools, shell};
 use crate::restore::broken;
 use crate::shop::{Shop, mismatches};
+use crate::support::account::Account;
 use crate::support::cluster::Cluster;
 use crate::support::database::{Database, Session};
 use crate::support::ernstfall::Ernstfall;
+use crate::support::key::{Key, encryption};
 use crate::support::process::run_or_panic;
 use crate::support::skip::require;
 
@@ -57,6 +60,25 @@ fn proves_with(shop: &Shop, ernstfall: &Ernstfall) -> (Cluster, Database) {
     assert_same("content", &content(&shop.database), &content(&restored));
     assert_same("catalogue", &catalogue(&shop.database), &catalogue(&restored));
     (other, restored)
+}
+
+/// The same by hand: encrypted, and restored by the commands of its own guide.
+#[track_caller]
+fn proves_by_hand(shop: &Shop) {
+    let key = Key::new();
+    let ernstfall = shop.ernstfall().tables(&encryption(&[&key], None));
+    let output = ernstfall.run(["backup", "shop", "--json"]).expect_code(0);
+    let id = output.json()["backup"].as_str().unwrap().to_owned();
+    let other = Cluster::builder().setting("max_connections", "60").start();
+    let mut shell = shell(shop, &id, &other);
+    shell.env("DATABASE", shop.database.name());
+    shell.env("IDENTITY", key.file(&shop.directory));
+    run_or_panic(Account::unprivileged().run_as(&mut shell));
+    let restored = other.existing_database(shop.database.name());
+    assert_same("roles", &roles(&shop.database), &roles(&restored));
+    assert_same("schema", &schema(&shop.database), &schema(&restored));
+    assert_same("content", &content(&shop.database), &content(&restored));
+    assert_same("catalogue", &catalogue(&shop.database), &catalogue(&restored));
 }
 
 /// Names the first line that differs.
@@ -285,6 +307,24 @@ fn everything_in_one_database_comes_back() {
     // Its event triggers would refuse the others.
     shop.database.execute(CODE);
     proves(&shop);
+}
+
+#[test]
+fn everything_in_one_database_comes_back_by_hand_from_an_encrypted_backup() {
+    require_tools!();
+    let shop = shop_with(&[TABLES, VALUES, OBJECTS, RIGHTS, NAMES]);
+    require_languages!(shop.cluster);
+    shop.database.execute(CODE);
+    proves_by_hand(&shop);
+}
+
+#[test]
+fn hostile_settings_of_the_database_do_not_stop_a_restore_by_hand() {
+    require_tools!();
+    let shop = shop_with(&[TABLES, VALUES, EVIL]);
+    let name = shop.database.name().to_owned();
+    shop.database.execute(&HOSTILE.replace('%', &name));
+    proves_by_hand(&shop);
 }
 
 #[test]

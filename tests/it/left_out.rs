@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
 
+use crate::recovery_by_hand::{require_tools, shell};
 use crate::restore_test::{installation_with_a_script, installation_with_an_extension};
 use crate::shop::{Shop, content, mismatches};
 use crate::support::account::Account;
@@ -15,7 +15,6 @@ use crate::support::database::Database;
 use crate::support::directory::TestDir;
 use crate::support::ernstfall::Ernstfall;
 use crate::support::process::run_or_panic;
-use crate::support::skip::require;
 
 /// Of everything that can hang on a table `secret`, and beside each one that does not.
 const HANGING: &str = "
@@ -194,17 +193,12 @@ fn what_stays_beside_an_excluded_table_is_restored_as_the_server_itself_would_le
 
 #[test]
 fn a_backup_with_an_excluded_table_can_be_restored_by_hand() {
-    require!(
-        Command::new("zstd").arg("--version").output().is_ok(),
-        "there is no zstd: scripts/install-debian.sh zstd installs it"
-    );
+    require_tools!();
     let shop = source();
     let output = excluding(&shop).run(["backup", "shop", "--json"]).expect_code(0);
     let id = output.json()["backup"].as_str().unwrap().to_owned();
-    let manifest = shop.manifest(&id);
-    let guide = fs::read_to_string(shop.object_file(&manifest["recovery_guide"])).unwrap();
     let other = Cluster::start();
-    let mut shell = crate::recovery_by_hand::shell(&shop, &id, &guide, &other);
+    let mut shell = shell(&shop, &id, &other);
     run_or_panic(Account::unprivileged().run_as(&mut shell));
     let restored = other.existing_database("restored");
     let expected = expected(&shop);

@@ -13,6 +13,7 @@ mod connections;
 mod damage;
 mod dormant;
 mod encodings;
+mod encryption;
 mod everything;
 mod guards;
 mod harmless;

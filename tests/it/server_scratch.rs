@@ -12,6 +12,7 @@ use crate::support::cluster::{Cluster, PASSWORD, SUPERUSER};
 use crate::support::database::Database;
 use crate::support::directory::TestDir;
 use crate::support::ernstfall::Ernstfall;
+use crate::support::key::{Key, encryption, identity_file};
 use crate::support::proxy::Proxy;
 use crate::support::skip::require;
 
@@ -706,4 +707,32 @@ fn check_looks_at_the_scratch_server() {
     let away = scratch_lines(given.restoring_to("postgresql://x:y@127.0.0.1:1/postgres"), 1);
     assert!(away.iter().any(|(result, _)| result == "failed"), "{away:?}");
     given.assert_nothing_left_but(&["postgres", "tester"]);
+}
+
+#[test]
+fn password_hashes_of_the_source_never_reach_a_server_that_the_operator_named() {
+    crate::recovery_by_hand::require_tools!();
+    let given = Given {
+        shop: Shop::open(),
+        server: Cluster::builder()
+            .other_system()
+            .setting("log_statement", "all")
+            .start(),
+    };
+    given
+        .shop
+        .database
+        .execute("alter role clerk password 'correct-horse'");
+    let hash = "select rolpassword from pg_authid where rolname = 'clerk'";
+    let hash = given.shop.database.query_one_text(hash);
+    let key = Key::new();
+    let identity = identity_file(&key.file(&given.shop.directory));
+    let ernstfall = given.ernstfall().tables(&encryption(&[&key], Some(&identity)));
+    ernstfall.run(["backup", "shop"]).expect_code(0);
+    ernstfall.run(["restore-test", "shop"]).expect_code(0);
+    let log = given.server.log();
+    assert!(
+        log.contains("CREATE ROLE \"clerk\"") && !log.contains(&hash),
+        "{log}"
+    );
 }

@@ -16,6 +16,7 @@ use crate::journal::Journal;
 use crate::model::record::{BackupRecord, RestoreTestRecord};
 use crate::model::target_name::TargetName;
 use crate::ops::context::Context;
+use crate::ops::keys::Keys;
 use crate::postgres::programs::{Installation, Programs};
 use crate::repository::Repository;
 use crate::scratch::{Embedded, EmbeddedSettings, IsolationWanted};
@@ -120,6 +121,7 @@ async fn play(
         let context = Context {
             repository: Arc::new(repository.map_err(Failure::operation)?),
             journal: Arc::new(Journal::open(place.state()).map_err(Failure::operation)?),
+            keys: Keys::default(),
             bin_dir: Some(bin_dir),
             progress: progress::display(global, &target),
             cancel: signals.cancel.clone(),

@@ -155,7 +155,9 @@ fn stock(context: &Context, target: &Target, id: &BackupId, schema: &Schema, not
         progress: Arc::clone(&context.progress),
         target: target.name.clone(),
         id: id.clone(),
+        recipients: context.keys.recipients().cloned(),
         next_object: AtomicU64::new(1),
+        next_late_object: AtomicU64::new(1),
         puts: notes.puts.clone(),
         header: finish::script_header(database.server_version_num, &database.encoding),
     })

@@ -153,7 +153,7 @@ async fn copy(
     unit: &Unit,
     sink: &mut Sink,
 ) -> Result<(), CopyError<BackupError>> {
-    sink.begin_table(unit);
+    sink.begin_table(unit).await.map_err(CopyError::Sink)?;
     let streamed = copy_out::copy(session, &unit.source, sink).await?;
     sink.end_table(unit);
     if work.counting == Counting::ServerToo {

@@ -7,21 +7,22 @@ use chrono::{DateTime, Utc};
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{Contents, LargeObjects, NotCovered};
-use crate::model::manifest::{self, Manifest, Object, RecoveryPoint, Totals, Versions};
+use crate::model::manifest::{self, Encryption, Manifest, Object, RecoveryPoint, Totals, Versions};
 use crate::ops::context::Context;
-use crate::ops::script;
+use crate::ops::packing::{pack, stored_name};
 use crate::ops::target::Target;
 use crate::postgres::identifier::Quoting;
 use crate::postgres::snapshot::Exporter;
 use crate::postgres::{fixed_settings, large_objects, sequences, set_statements, settings};
+use crate::repository::keys::RECOVERY_GUIDE;
 
 use super::copying::Counting;
-use super::guide::SchemaList;
+use super::guide::Guide;
 use super::plan::Plan;
 use super::prepare::Prepared;
 use super::schema::Schema;
 use super::sink::Stored;
-use super::{BackupError, Notebook, guide, shrank};
+use super::{BackupError, Notebook, shrank};
 
 /// What an attempt has by the time everything is copied.
 pub(super) struct Parts {
@@ -56,6 +57,12 @@ pub(super) async fn large_objects(
     notes: &Notebook,
 ) -> Result<(LargeObjects, Vec<Object>), BackupError> {
     let server_version_num = exporter.session.server_version_num();
+    let depot = Depot {
+        context,
+        target,
+        id,
+        notes,
+    };
     let mut summary = LargeObjects::default();
     let mut objects = Vec::new();
     let oids = large_objects::list(&exporter.session).await?;
@@ -63,9 +70,8 @@ pub(super) async fn large_objects(
     for (index, large_object) in oids.iter().enumerate() {
         large_objects::read(&exporter.session, large_object, &mut script, &mut summary).await?;
         if script.is_full() || index + 1 == oids.len() {
-            let bytes = compress("large objects", &script.take())?;
-            let name = format!("large-objects/{}.sql.zst", objects.len() + 1);
-            let object = put(context, target, id, notes, name, bytes).await?;
+            let name = format!("large-objects/{}.sql", objects.len() + 1);
+            let object = depot.pack(&name, &script.take()).await?;
             summary.objects.push(object.key.clone());
             objects.push(object);
         }
@@ -73,24 +79,42 @@ pub(super) async fn large_objects(
     Ok((summary, objects))
 }
 
-fn compress(what: &'static str, bytes: &[u8]) -> Result<Bytes, BackupError> {
-    script::compress(bytes).map_err(|source| BackupError::Compress(what, source))
+/// Where the objects of one backup go.
+struct Depot<'a> {
+    context: &'a Context,
+    target: &'a Target,
+    id: &'a BackupId,
+    notes: &'a Notebook,
 }
 
-/// Stores an object as a task of its own: one that was begun is ended, and waited for before anything is removed.
-async fn put(
-    context: &Context,
-    target: &Target,
-    id: &BackupId,
-    notes: &Notebook,
-    name: String,
-    bytes: Bytes,
-) -> Result<Object, BackupError> {
-    let (repository, target, id) = (Arc::clone(&context.repository), target.name.clone(), id.clone());
-    let put = notes
-        .puts
-        .spawn(async move { repository.put_object(&target, &id, &name, bytes).await });
-    Ok(put.await??)
+impl Depot<'_> {
+    /// What the manifest says of whom the objects are encrypted to.
+    fn encryption(&self) -> Option<Encryption> {
+        let recipients = self.context.keys.recipients()?;
+        Some(Encryption {
+            recipients: recipients.to_texts(),
+        })
+    }
+
+    /// Packs and stores an object; its name is the one without endings.
+    async fn pack(&self, name: &str, bytes: &[u8]) -> Result<Object, BackupError> {
+        let recipients = self.context.keys.recipients();
+        let packed = pack(bytes, recipients.map(Arc::as_ref));
+        let packed = packed.map_err(|source| BackupError::Pack(name.to_owned(), source))?;
+        let name = stored_name(name, recipients.map(Arc::as_ref));
+        self.put(name, packed).await
+    }
+
+    /// Stores an object as a task of its own: one that was begun is ended, and waited for before anything is removed.
+    async fn put(&self, name: String, bytes: Bytes) -> Result<Object, BackupError> {
+        let repository = Arc::clone(&self.context.repository);
+        let (target, id) = (self.target.name.clone(), self.id.clone());
+        let put = self
+            .notes
+            .puts
+            .spawn(async move { repository.put_object(&target, &id, &name, bytes).await });
+        Ok(put.await??)
+    }
 }
 
 /// Makes the backup exist, likewise.
@@ -128,25 +152,30 @@ pub(super) async fn store(
         large_objects,
         counting,
     } = read;
-    let Exporter {
-        session,
-        snapshot,
-        lsn,
-        ..
-    } = exporter;
     // Everything is read: nobody need wait for our locks any longer.
-    session.close().await;
-    let put = |name: &'static str, bytes: Bytes| put(context, target, &id, notes, name.to_owned(), bytes);
-    let guide = guide(target, prepared, &id, &schema);
+    exporter.session.close().await;
+    let depot = Depot {
+        context,
+        target,
+        id: &id,
+        notes,
+    };
     let (summary, large_objects) = large_objects;
-    let quoting = Quoting::for_encoding(&schema.database.encoding);
     let contents = contents(plan, &schema, &stored, summary);
     notes.lock().not_covered = contents.not_covered.clone();
     let shrank = shrank::look(context, target, &contents, notes).await;
-    let json = serde_json::to_vec(&contents).map_err(|e| BackupError::Compress("the contents", e.into()))?;
-    let header = script_header(contents.database.server_version_num, "UTF8");
-    let roles = [&header, schema.roles.sql.as_bytes()].concat();
-    let last = [&header, finish_script(&contents, quoting).as_bytes()].concat();
+    let described = describe(&depot, &schema, &contents).await?;
+    let data: Vec<Object> = stored.into_iter().flat_map(|stored| stored.objects).collect();
+    let encryption = depot.encryption();
+    let guide = Guide {
+        target: &target.name,
+        id: &id,
+        contents: &contents,
+        data: &data,
+        pg_dump_major: prepared.installation.major,
+        has_schema_list: schema.list.is_some(),
+        encryption: encryption.as_ref(),
+    };
     let mut manifest = Manifest {
         format: manifest::FORMAT,
         target: target.name.clone(),
@@ -154,50 +183,55 @@ pub(super) async fn store(
         finished_at: started_at,
         duration_seconds: 0.0,
         recovery_point,
-        snapshot,
-        lsn,
+        snapshot: exporter.snapshot,
+        lsn: exporter.lsn,
         timeline: prepared.identity.timeline,
         system_identifier: prepared.identity.system_identifier.clone(),
         versions: versions(prepared, &contents),
-        schema: put("schema.dump.zst", compress("the schema", &schema.archive.bytes)?).await?,
-        schema_list: put_list(context, target, &id, notes, schema.list.as_deref()).await?,
-        roles: put("roles.sql.zst", compress("the roles", &roles)?).await?,
-        sequences: put("sequences.sql.zst", compress("the sequences", &last)?).await?,
-        recovery_guide: put("RECOVERY.md", guide).await?,
-        contents: put("contents.json.zst", compress("the contents", &json)?).await?,
-        data: stored.into_iter().flat_map(|stored| stored.objects).collect(),
+        schema: described.schema,
+        schema_list: described.schema_list,
+        roles: described.roles,
+        sequences: described.sequences,
+        contents: described.contents,
+        recovery_guide: depot.put(RECOVERY_GUIDE.to_owned(), guide.text().into()).await?,
+        data,
         large_objects,
         totals: totals(&contents),
         source_counted: counting == Counting::ServerToo,
-        encryption: None,
+        encryption,
         shrank,
-        id,
+        id: id.clone(),
     };
     manifest.totals.stored_bytes = manifest.objects().map(|object| object.size_bytes).sum();
     Ok(manifest)
 }
 
-/// The list by which pg_restore leaves out some of the schema, where there is one.
-async fn put_list(
-    context: &Context,
-    target: &Target,
-    id: &BackupId,
-    notes: &Notebook,
-    list: Option<&str>,
-) -> Result<Option<Object>, BackupError> {
-    let Some(list) = list else { return Ok(None) };
-    let bytes = compress("the list of the schema", list.as_bytes())?;
-    let name = "schema.list.zst".to_owned();
-    Ok(Some(put(context, target, id, notes, name, bytes).await?))
+/// The objects that say what the database is made of.
+struct Described {
+    schema: Object,
+    schema_list: Option<Object>,
+    roles: Object,
+    sequences: Object,
+    contents: Object,
 }
 
-fn guide(target: &Target, prepared: &Prepared, id: &BackupId, schema: &Schema) -> Bytes {
-    let major = prepared.installation.major;
-    let list = match &schema.list {
-        Some(_) => SchemaList::Stored,
-        None => SchemaList::NotNeeded,
-    };
-    guide::recovery_guide(&target.name, id, &schema.database, major, list).into()
+async fn describe(depot: &Depot<'_>, schema: &Schema, contents: &Contents) -> Result<Described, BackupError> {
+    let json = serde_json::to_vec(contents);
+    let json = json.map_err(|error| BackupError::Pack("contents.json".to_owned(), error.into()))?;
+    let header = script_header(contents.database.server_version_num, "UTF8");
+    let roles = [&header, schema.roles.sql.as_bytes()].concat();
+    let quoting = Quoting::for_encoding(&schema.database.encoding);
+    let last = [&header, finish_script(contents, quoting).as_bytes()].concat();
+    Ok(Described {
+        schema: depot.pack("schema.dump", &schema.archive.bytes).await?,
+        schema_list: match &schema.list {
+            Some(list) => Some(depot.pack("schema.list", list.as_bytes()).await?),
+            None => None,
+        },
+        roles: depot.pack("roles.sql", &roles).await?,
+        sequences: depot.pack("sequences.sql", &last).await?,
+        contents: depot.pack("contents.json", &json).await?,
+    })
 }
 
 fn versions(prepared: &Prepared, contents: &Contents) -> Versions {

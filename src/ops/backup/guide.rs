@@ -1,72 +1,200 @@
 //! `RECOVERY.md` beside each backup: how to restore it by hand, without this program.
 
 use crate::model::backup_id::BackupId;
-use crate::model::contents::DatabaseFacts;
+use crate::model::contents::{Contents, DatabaseFacts};
+use crate::model::manifest::{Encryption, Object};
 use crate::model::target_name::TargetName;
+use crate::repository::keys::backup_folder;
 
-/// Whether only some entries of the schema's archive are part of the backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SchemaList {
-    Stored,
-    NotNeeded,
+/// The guide, with `{{…}}` for what differs from backup to backup.
+const GUIDE: &str = include_str!("recovery.md");
+
+/// What the guide is written from. It names no table and no role: the guide is never encrypted.
+pub(super) struct Guide<'a> {
+    pub(super) target: &'a TargetName,
+    pub(super) id: &'a BackupId,
+    pub(super) contents: &'a Contents,
+    /// All objects with rows.
+    pub(super) data: &'a [Object],
+    pub(super) pg_dump_major: u32,
+    /// Only some entries of the schema's archive are part of the backup.
+    pub(super) has_schema_list: bool,
+    pub(super) encryption: Option<&'a Encryption>,
 }
 
-/// Writes the guide. It names no table and no role: the guide is never encrypted.
-pub(super) fn recovery_guide(
-    target: &TargetName,
-    id: &BackupId,
-    database: &DatabaseFacts,
-    pg_dump_major: u32,
-    schema_list: SchemaList,
-) -> String {
-    let server_major = database.server_version_num / 10_000;
-    let DatabaseFacts {
-        encoding,
-        collate,
-        ctype,
-        locale_provider,
-        ..
-    } = database;
-    let (unpack, listed) = match schema_list {
-        SchemaList::Stored => (
-            "zstd -dc schema.list.zst > schema.list    # all but what `exclude` leaves out\n",
-            " --use-list=schema.list",
-        ),
-        SchemaList::NotNeeded => ("", ""),
+impl Guide<'_> {
+    pub(super) fn text(&self) -> String {
+        let late = self
+            .data
+            .iter()
+            .filter(|object| object.key.contains("/late-data/"));
+        let late = late.count();
+        let folder = format!("{}/", backup_folder(self.target, self.id));
+        let database = &self.contents.database;
+        let values = [
+            ("id", self.id.to_string()),
+            ("target", self.target.to_string()),
+            ("folder", folder),
+            ("pg_dump_major", self.pg_dump_major.to_string()),
+            ("server_major", (database.server_version_num / 10_000).to_string()),
+            ("server_version", database.server_version.clone()),
+            ("encoding", database.encoding.clone()),
+            ("collate", database.collate.clone()),
+            ("ctype", database.ctype.clone()),
+            ("locale_provider", database.locale_provider.clone()),
+            ("locale", locale_options(database)),
+            ("data", (self.data.len() - late).to_string()),
+            ("late_data", late.to_string()),
+            (
+                "large_objects",
+                self.contents.large_objects.objects.len().to_string(),
+            ),
+            ("drop_public", self.drop_public().to_owned()),
+            ("list", self.list()),
+            ("passwords", self.passwords().to_owned()),
+        ];
+        let both = values.into_iter().chain(self.of_encryption());
+        both.fold(GUIDE.to_owned(), |text, (name, value)| {
+            text.replace(&format!("{{{{{name}}}}}"), &value)
+        })
+    }
+
+    fn suffix(&self) -> &'static str {
+        match self.encryption {
+            Some(_) => ".zst.age",
+            None => ".zst",
+        }
+    }
+
+    /// What depends on whether the backup is encrypted.
+    fn of_encryption(&self) -> [(&'static str, String); 6] {
+        let Some(Encryption { recipients }) = self.encryption else {
+            return [
+                ("tools", "`zstd`, ".to_owned()),
+                ("key", String::new()),
+                ("run", String::new()),
+                ("unpack", "unpack() { zstd -dcq \"$1\"; }".to_owned()),
+                ("unpack_contents", "zstd -dcq contents.json.zst".to_owned()),
+                ("suffix", self.suffix().to_owned()),
+            ];
+        };
+        let unpack = "age --decrypt --identity \"$IDENTITY\"";
+        let key = format!(
+            "- The secret key of one of these public keys, in a file as age-keygen writes it:\n\n      {}\n",
+            recipients.join("\n      ")
+        );
+        [
+            ("tools", "`age`, `zstd`, ".to_owned()),
+            ("key", key),
+            ("run", "IDENTITY=/path/to/age.key ".to_owned()),
+            (
+                "unpack",
+                format!(
+                    ": \"${{IDENTITY:?set it to the file with the secret key}}\"\nunpack() {{ {unpack} \"$1\" | zstd -dcq; }}"
+                ),
+            ),
+            (
+                "unpack_contents",
+                format!("{unpack} contents.json.zst.age | zstd -dcq"),
+            ),
+            ("suffix", self.suffix().to_owned()),
+        ]
+    }
+
+    /// A new database has a schema public, and the source may have dropped its own.
+    fn drop_public(&self) -> &'static str {
+        let mut schemas = self.contents.catalogue.iter().filter(|one| one.kind == "schema");
+        match schemas.any(|schema| schema.name == "public") {
+            true => "",
+            false => "sql -c 'DROP SCHEMA IF EXISTS public'\n",
+        }
+    }
+
+    /// The entries of the schema's archive that are part of the backup.
+    fn list(&self) -> String {
+        match self.has_schema_list {
+            true => format!("unpack schema.list{}", self.suffix()),
+            false => "pg_restore --list \"$work/schema.dump\"".to_owned(),
+        }
+    }
+
+    fn passwords(&self) -> &'static str {
+        let is_password = |one: &crate::model::contents::NotCovered| one.kind == "password";
+        match (self.encryption, self.contents.not_covered.iter().any(is_password)) {
+            (Some(_), false) => {
+                "Roles that were missing have the passwords that they had in the source; roles that the server had before \
+                 keep theirs."
+            }
+            _ => "Roles that were missing have no passwords: set them with `\\password` in psql.",
+        }
+    }
+}
+
+/// Options of createdb. What they name comes from the source, and is quoted for the shell.
+fn locale_options(database: &DatabaseFacts) -> String {
+    let mut options = vec![
+        ("encoding", Some(&database.encoding)),
+        ("lc-collate", Some(&database.collate)),
+        ("lc-ctype", Some(&database.ctype)),
+    ];
+    match database.locale_provider.as_str() {
+        "icu" => options.extend([
+            ("locale-provider", Some(&database.locale_provider)),
+            ("icu-locale", database.locale.as_ref()),
+            ("icu-rules", database.icu_rules.as_ref()),
+        ]),
+        "builtin" => options.extend([
+            ("locale-provider", Some(&database.locale_provider)),
+            ("builtin-locale", database.locale.as_ref()),
+        ]),
+        _ => {}
+    }
+    let option = |(name, value): (&str, Option<&String>)| {
+        Some(format!("--{name}='{}'", value?.replace('\'', "'\\''")))
     };
-    format!(
-        r#"# Restoring backup {id} of target {target} by hand
+    options
+        .into_iter()
+        .filter_map(option)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
 
-You need `zstd`, `psql` and `pg_restore` of PostgreSQL {pg_dump_major} or newer, and a server of PostgreSQL
-{server_major} or newer. The commands run in this directory, as a superuser or the owner of the new database;
-the connection comes from PGHOST, PGPORT, PGUSER and PGPASSWORD.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::samples;
 
-The source was PostgreSQL {version}, encoding {encoding}, collation {collate}, character type {ctype},
-locale provider {locale_provider}. A database that sorts otherwise holds the same rows.
+    fn guide(encryption: Option<&Encryption>) -> String {
+        let manifest = samples::manifest(0);
+        Guide {
+            target: &manifest.target,
+            id: &manifest.id,
+            contents: &samples::contents(),
+            data: &manifest.data,
+            pg_dump_major: 15,
+            has_schema_list: true,
+            encryption,
+        }
+        .text()
+    }
 
-```sh
-set -eu
-find . -name '*.zst' -exec zstd -qt {{}} +    # stops here when an object is damaged
-export PGDATABASE=restored
-createdb --template=template0 --encoding={encoding} --lc-collate='{collate}' --lc-ctype='{ctype}' "$PGDATABASE"
-zstd -dc roles.sql.zst | psql -X -q -v ON_ERROR_STOP=1
-zstd -dc schema.dump.zst > schema.dump
-{unpack}pg_restore --exit-on-error --section=pre-data{listed} --dbname="$PGDATABASE" schema.dump
-for object in data/*.sql.zst; do
-    zstd -dc "$object" | psql -X -q -v ON_ERROR_STOP=1
-done
-pg_restore --exit-on-error --section=post-data{listed} --dbname="$PGDATABASE" schema.dump
-for object in large-objects/*.sql.zst; do
-    [ -e "$object" ] && zstd -dc "$object" | psql -X -q -v ON_ERROR_STOP=1
-done
-zstd -dc sequences.sql.zst | psql -X -q -v ON_ERROR_STOP=1
-psql -X -q -c 'ANALYZE'
-```
+    #[test]
+    fn nothing_is_left_to_fill_in_and_no_table_is_named() {
+        let encryption = Encryption {
+            recipients: vec!["age1one".to_owned(), "age1two".to_owned()],
+        };
+        for text in [guide(None), guide(Some(&encryption))] {
+            assert!(!text.contains("{{") && !text.contains("}}"), "{text}");
+        }
+        let encrypted = guide(Some(&encryption));
+        assert!(encrypted.contains("age1two") && encrypted.contains("contents.json.zst.age"));
+        assert!(!guide(None).contains(".age") && !guide(None).contains("IDENTITY"));
+    }
 
-Tables with columns that name indexes (type `regclass`) may be refused before `post-data`: load their objects after it.
-Materialised views come without their rows: `REFRESH MATERIALIZED VIEW` those that were populated.
-`contents.json.zst` lists every table with its number of rows, and what is not in this backup, with the reason.
-"#,
-        version = database.server_version,
-    )
+    #[test]
+    fn what_comes_from_the_source_is_quoted_for_the_shell() {
+        let mut database = samples::contents().database;
+        database.collate = "a'b$(c)".to_owned();
+        assert!(locale_options(&database).contains(r"--lc-collate='a'\''b$(c)'"));
+    }
 }

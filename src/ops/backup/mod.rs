@@ -125,8 +125,8 @@ pub enum BackupError {
     ExcludedPartitions(String),
     #[error("make a work directory in the state directory")]
     WorkDirectory(#[source] std::io::Error),
-    #[error("compress {0}")]
-    Compress(&'static str, #[source] std::io::Error),
+    #[error("compress or encrypt {0}")]
+    Pack(String, #[source] std::io::Error),
     #[error("a task of the backup ended unexpectedly")]
     Task(#[from] tokio::task::JoinError),
     #[error("keep the journal")]

@@ -16,7 +16,7 @@ use super::excluded::Excluded;
 /// Everything one attempt is going to copy.
 pub(super) struct Plan {
     pub(super) tables: Vec<Table>,
-    /// Pieces of work, the longest first.
+    /// Pieces of work, the longest first; last what is loaded after the indexes, since it shares no object with the others.
     pub(super) units: Vec<Unit>,
     pub(super) sequences: Vec<(String, String)>,
     pub(super) materialized_views: Vec<MaterializedView>,
@@ -33,6 +33,8 @@ pub(super) struct Unit {
     /// Index into the plan's tables.
     pub(super) table: usize,
     pub(super) source: Source,
+    /// When its rows are loaded.
+    pub(super) stage: LoadStage,
     /// The statement before its rows in a stored script.
     pub(super) load_statement: String,
     pub(super) bytes: u64,
@@ -92,7 +94,9 @@ pub(super) fn plan(target: &Target, seen: Seen<'_>, abilities: &Abilities) -> Pl
     }
     plan.bytes = copied.iter().map(|relation| relation.size_bytes).sum();
     plan.add_all(target, &copied, seen, abilities);
-    plan.units.sort_by_key(|unit| std::cmp::Reverse(unit.bytes));
+    let is_late = |unit: &Unit| unit.stage == LoadStage::AfterIndexes;
+    plan.units
+        .sort_by_key(|unit| (is_late(unit), std::cmp::Reverse(unit.bytes)));
     plan
 }
 
@@ -180,8 +184,10 @@ impl Plan {
         let jobs = if target.split { target.jobs } else { 1 };
         let ranges = ranges(relation, self.bytes, jobs, abilities.server_version_num);
         let bytes = relation.size_bytes / ranges.len().max(1) as u64;
+        let stage = into.load;
         let unit = |pages| Unit {
             table,
+            stage,
             source: Source {
                 pages,
                 ..whole.clone()

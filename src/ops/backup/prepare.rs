@@ -9,6 +9,7 @@ use crate::postgres::large_objects;
 use crate::postgres::pooler;
 use crate::postgres::programs::{Installation, Programs};
 use crate::postgres::relations;
+use crate::postgres::roles::{self, Passwords};
 use crate::postgres::session::Session;
 use crate::repository::TargetIdentity;
 
@@ -21,6 +22,8 @@ pub(super) struct Prepared {
     pub(super) identity: ServerIdentity,
     pub(super) installation: Installation,
     pub(super) lockable_tables: u64,
+    /// Whether the roles are stored with their passwords.
+    pub(super) passwords: Passwords,
 }
 
 /// Connects, and checks everything that can be checked before a lock is taken.
@@ -61,10 +64,20 @@ pub(super) async fn prepare(
         .await?;
     note_uncovered(context, target, &guard, &identity, notes).await;
     Ok(Prepared {
+        passwords: passwords(context, &guard).await?,
         guard,
         identity,
         installation,
         lockable_tables,
+    })
+}
+
+/// Password hashes are stored only where nobody can read them without a key.
+async fn passwords(context: &Context, session: &Session) -> Result<Passwords, BackupError> {
+    Ok(match context.keys.recipients() {
+        None => Passwords::LeftOut,
+        Some(_) if roles::passwords_are_readable(session).await? => Passwords::Included,
+        Some(_) => Passwords::Unreadable,
     })
 }
 

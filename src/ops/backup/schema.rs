@@ -100,10 +100,10 @@ async fn dump_schema(
         }
         other => other?,
     };
-    let roles = roles::read(&exporter.session).await?;
+    let roles = roles::read(&exporter.session, prepared.passwords).await?;
     archive
         .not_covered
-        .extend(not_covered::list(&exporter.session, &roles.names).await?);
+        .extend(not_covered::list(&exporter.session, &roles.names, prepared.passwords).await?);
     archive
         .not_covered
         .extend(in_system_schemas(excluded, exporter).await?);

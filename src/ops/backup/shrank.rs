@@ -16,7 +16,7 @@ use crate::model::target_name::TargetName;
 use crate::model::upkeep::CONTENT_SHRANK;
 use crate::model::verification::{Finding, Severity};
 use crate::ops::context::Context;
-use crate::ops::restore::source;
+use crate::ops::restore::source::Reader;
 use crate::ops::target::{Target, matches_any};
 use crate::repository::Error as RepositoryError;
 use crate::store::durable::{make_directories, write_over};
@@ -143,7 +143,8 @@ async fn counts_of_newest(
             "{id} is encrypted, and was not taken with this state directory"
         ));
     }
-    let contents = source::contents(repository, &manifest).await;
+    let reader = Reader::open(&context.keys, repository, &manifest).await;
+    let contents = reader.map_err(|error| why(&error))?.contents(&manifest).await;
     let counts = Counts::of(&contents.map_err(|error| why(&error))?);
     Ok(Some((id, counts)))
 }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
+use crate::encryption::Recipients;
 use crate::model::backup_id::BackupId;
-use crate::model::contents::Chunk;
+use crate::model::contents::{Chunk, LoadStage};
 use crate::model::fingerprint::Fingerprint;
 use crate::model::manifest::Object;
 use crate::model::target_name::TargetName;
 use crate::ops::context::Progress;
+use crate::ops::packing::stored_name;
 use crate::ops::script::{FinishedScript, ScriptWriter};
 use crate::postgres::copy_out::{Room, RowSink};
 use crate::repository::{Error as RepositoryError, Repository};
@@ -26,12 +28,40 @@ pub(super) struct Stock {
     pub(super) progress: Arc<dyn Progress>,
     pub(super) target: TargetName,
     pub(super) id: BackupId,
+    pub(super) recipients: Option<Arc<Recipients>>,
     pub(super) next_object: AtomicU64,
+    /// Of those that are loaded after the indexes.
+    pub(super) next_late_object: AtomicU64,
     /// Whoever gives up waits for these before it removes what was stored.
     pub(super) puts: TaskTracker,
     /// SET lines of each script.
     pub(super) header: Vec<u8>,
 }
+
+impl Stock {
+    fn writer(&self, stage: LoadStage) -> ScriptWriter {
+        let header = match stage {
+            LoadStage::AfterIndexes => [LATE_COMMENT, &self.header].concat(),
+            LoadStage::BeforeIndexes | LoadStage::Never => self.header.clone(),
+        };
+        ScriptWriter::new(header, self.recipients.clone())
+    }
+
+    /// The name of the next object. Rows that are loaded after the indexes are in a folder of their own, so that whoever
+    /// restores by hand knows without reading the contents.
+    fn next_name(&self, stage: LoadStage) -> String {
+        let (folder, counter) = match stage {
+            LoadStage::AfterIndexes => ("late-data", &self.next_late_object),
+            LoadStage::BeforeIndexes | LoadStage::Never => ("data", &self.next_object),
+        };
+        let number = counter.fetch_add(1, Ordering::Relaxed);
+        stored_name(&format!("{folder}/{number}.sql"), self.recipients.as_deref())
+    }
+}
+
+/// The first line of what is loaded late.
+const LATE_COMMENT: &[u8] =
+    b"-- Load after the indexes and constraints are there: these rows may name them\n";
 
 /// What a sink has stored.
 #[derive(Default)]
@@ -48,6 +78,8 @@ const ROWS_PER_REPORT: u64 = 4096;
 /// One worker's way into the repository.
 pub(super) struct Sink {
     stock: Arc<Stock>,
+    /// Of all rows in the script that is being written.
+    stage: LoadStage,
     writer: ScriptWriter,
     storing: Option<JoinHandle<Result<Object, RepositoryError>>>,
     storing_parts: Vec<(usize, Fingerprint)>,
@@ -59,10 +91,11 @@ pub(super) struct Sink {
 
 impl Sink {
     pub(super) fn new(stock: Arc<Stock>) -> Self {
-        let writer = ScriptWriter::new(stock.header.clone());
+        let stage = LoadStage::BeforeIndexes;
         Self {
+            writer: stock.writer(stage),
             stock,
-            writer,
+            stage,
             storing: None,
             storing_parts: Vec::new(),
             stored: Stored::default(),
@@ -71,9 +104,16 @@ impl Sink {
         }
     }
 
-    pub(super) fn begin_table(&mut self, unit: &Unit) {
+    /// Begins the rows of a unit; those of two stages share no object.
+    pub(super) async fn begin_table(&mut self, unit: &Unit) -> Result<(), BackupError> {
+        if self.stage != unit.stage {
+            self.drain().await?;
+            self.stage = unit.stage;
+            self.writer = self.stock.writer(unit.stage);
+        }
         self.writer.begin_table(unit.table, unit.load_statement.clone());
         self.generated = (!unit.source.generated.is_empty()).then(Fingerprint::default);
+        Ok(())
     }
 
     pub(super) fn end_table(&mut self, unit: &Unit) {
@@ -93,11 +133,10 @@ impl Sink {
     async fn store(&mut self, script: FinishedScript) -> Result<(), BackupError> {
         self.settle().await?;
         let stock = Arc::clone(&self.stock);
-        let number = stock.next_object.fetch_add(1, Ordering::Relaxed);
+        let name = stock.next_name(self.stage);
         self.storing_parts = script.parts;
         let puts = stock.puts.clone();
         self.storing = Some(puts.spawn(async move {
-            let name = format!("data/{number}.sql.zst");
             stock
                 .repository
                 .put_object(&stock.target, &stock.id, &name, script.bytes)
@@ -147,7 +186,7 @@ impl RowSink for Sink {
         let full = self
             .writer
             .row(row)
-            .map_err(|e| BackupError::Compress("the rows", e))?;
+            .map_err(|error| BackupError::Pack("the rows".to_owned(), error))?;
         Ok(if full { Room::Full } else { Room::More })
     }
 
@@ -155,7 +194,7 @@ impl RowSink for Sink {
         match self
             .writer
             .cut()
-            .map_err(|e| BackupError::Compress("the rows", e))?
+            .map_err(|error| BackupError::Pack("the rows".to_owned(), error))?
         {
             Some(script) => self.store(script).await,
             None => Ok(()),

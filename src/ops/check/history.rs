@@ -8,7 +8,7 @@ use crate::model::manifest::Manifest;
 use crate::model::record::{Record, RestoreTestRecord, Verdict};
 use crate::ops::target::Target;
 
-use super::{Lines, Surroundings};
+use super::{Lines, Surroundings, encryption};
 
 /// Adds the lines about earlier runs.
 pub(super) async fn check(
@@ -17,10 +17,11 @@ pub(super) async fn check(
     longest_gap: Option<Duration>,
     lines: &mut Lines,
 ) {
-    let listed = newest_backup(surroundings, target, lines).await;
-    retention(target, &listed, lines);
-    let newest = listed.last();
-    if newest.is_some() {
+    let backups = backups(surroundings, target, lines).await;
+    retention(target, &backups, lines);
+    let newest = backups.last();
+    if let (Some(repository), Some(_)) = (&surroundings.repository, newest) {
+        encryption::backups(&surroundings.keys, repository, target, &backups, lines).await;
         restore_test(surroundings, target, lines);
     }
     schedule(
@@ -31,8 +32,8 @@ pub(super) async fn check(
     );
 }
 
-/// Every backup that can be read, the newest last; its line is about the newest.
-async fn newest_backup(surroundings: &Surroundings, target: &Target, lines: &mut Lines) -> Vec<Manifest> {
+/// All backups that can be read, the newest last.
+async fn backups(surroundings: &Surroundings, target: &Target, lines: &mut Lines) -> Vec<Manifest> {
     let remedy = format!("ernstfall backup {}", target.name);
     let listed = match &surroundings.repository {
         None => {

@@ -3,6 +3,7 @@
 //! Each function returns lines and never fails as a whole: one fault hides no other. Nothing is changed, but for a
 //! probe object in the repository, a probe file in the state directory and a scratch cluster, all removed at once.
 
+mod encryption;
 mod history;
 mod machine;
 mod programs;
@@ -21,16 +22,18 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::History;
+use crate::ops::keys::Keys;
 use crate::ops::target::Target;
 use crate::repository::Repository;
 
+pub use encryption::encryption;
 pub use machine::state_directory;
 pub use repository::repository;
 
 /// One line of the checklist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckLine {
-    /// `configuration`, `state`, `repository`, or `target` and its name.
+    /// `configuration`, `encryption`, `state`, `repository`, or `target` and its name.
     pub area: String,
     /// What was looked at.
     pub subject: String,
@@ -56,6 +59,7 @@ pub struct Surroundings {
     pub bin_dir: Option<PathBuf>,
     pub cancel: CancellationToken,
     pub clock: fn() -> DateTime<Utc>,
+    pub keys: Keys,
     /// Absent where there is none yet, or where it cannot be reached.
     pub repository: Option<Arc<Repository>>,
     /// Absent where the journal cannot be read.

@@ -22,7 +22,7 @@ use super::left_out::LeftOut;
 use super::load::{self, Load};
 use super::marker::Marker;
 pub(in crate::ops) use super::source::Backup;
-use super::{RestoreError, files, refresh, source};
+use super::{RestoreError, files, refresh};
 
 /// Where a backup is restored to.
 pub(in crate::ops) struct Destination {
@@ -113,12 +113,8 @@ impl Destination {
 }
 
 /// Makes the roles of the backup where they are missing.
-pub(in crate::ops) async fn roles(
-    context: &Context,
-    backup: &Backup,
-    session: &Session,
-) -> Result<(), RestoreError> {
-    for statement in source::statements(&context.repository, &backup.manifest.roles).await? {
+pub(in crate::ops) async fn roles(backup: &Backup, session: &Session) -> Result<(), RestoreError> {
+    for statement in backup.reader.statements(&backup.manifest.roles).await? {
         session.batch("make the roles", &statement).await?;
     }
     Ok(())
@@ -165,7 +161,7 @@ pub(in crate::ops) async fn restore(
 ) -> Result<(), RestoreError> {
     phases.begin("schema");
     pause("restore-schema").await;
-    put_schema(context, backup, destination).await?;
+    put_schema(backup, destination).await?;
     let list = destination.list(&backup.left_out);
     drop_schema_public(backup, destination).await?;
     let pre_data = section(destination, list.as_deref(), PRE_DATA, 1, Existing::Error);
@@ -192,8 +188,8 @@ pub(in crate::ops) async fn restore(
     session
         .batch("prepare the connection", destination.powers.preparation())
         .await?;
-    large_objects(context, backup, destination, &session).await?;
-    for statement in source::statements(&context.repository, &backup.manifest.sequences).await? {
+    large_objects(backup, destination, &session).await?;
+    for statement in backup.reader.statements(&backup.manifest.sequences).await? {
         if (destination.keeps_its_comment && sets_the_comment(&statement))
             || backup.left_out.statement(&statement)
         {
@@ -217,12 +213,8 @@ pub(in crate::ops) async fn restore(
 }
 
 /// Writes the schema's archive to where pg_restore can read it, and the list of what of it is restored.
-async fn put_schema(
-    context: &Context,
-    backup: &Backup,
-    destination: &Destination,
-) -> Result<(), RestoreError> {
-    let archive = source::read(&context.repository, &backup.manifest.schema).await?;
+async fn put_schema(backup: &Backup, destination: &Destination) -> Result<(), RestoreError> {
+    let archive = backup.reader.read(&backup.manifest.schema).await?;
     let list = destination.list(&backup.left_out).zip(backup.left_out.list());
     let list = list.map(|(path, list)| (path, list.as_bytes().to_vec()));
     for (path, bytes) in [(destination.archive(), archive)].into_iter().chain(list) {
@@ -328,7 +320,7 @@ async fn rows(
     stage: LoadStage,
 ) -> Result<(), RestoreError> {
     let load = Load {
-        repository: Arc::clone(&context.repository),
+        reader: backup.reader.clone(),
         progress: Arc::clone(&context.progress),
         connection: destination.connection.clone(),
         contents: Arc::clone(&backup.contents),
@@ -342,7 +334,6 @@ async fn rows(
 
 /// Each stored object in a transaction of its own, which also notes it: every large object takes a lock in it.
 async fn large_objects(
-    context: &Context,
     backup: &Backup,
     destination: &Destination,
     session: &Session,
@@ -355,7 +346,7 @@ async fn large_objects(
         }
         session.batch("begin", "BEGIN").await?;
         session.batch("silence event triggers", &silence.before).await?;
-        for statement in source::statements(&context.repository, object).await? {
+        for statement in backup.reader.statements(object).await? {
             session.batch("restore the large objects", &statement).await?;
         }
         if destination.marker.is_some() {

@@ -15,10 +15,10 @@ use crate::postgres::dependents::{CONSTRAINTS, RELATIONS};
 use crate::postgres::identifier::Quoting;
 use crate::postgres::programs::Programs;
 use crate::postgres::sequences::set_statement;
-use crate::repository::Repository;
 
+use super::RestoreError;
 use super::build::Backup;
-use super::{RestoreError, source};
+use super::source::Reader;
 
 /// What of a backup's parts is not restored. Its contents name only what is.
 #[derive(Debug, Default)]
@@ -32,13 +32,13 @@ pub(in crate::ops) struct LeftOut {
 impl LeftOut {
     /// What the backup itself leaves out of its archive.
     pub(in crate::ops) async fn of_backup(
-        repository: &Repository,
+        reader: &Reader,
         manifest: &Manifest,
     ) -> Result<Self, RestoreError> {
         let Some(object) = &manifest.schema_list else {
             return Ok(Self::default());
         };
-        let text = source::read(repository, object).await?;
+        let text = reader.read(object).await?;
         let list = String::from_utf8(text).map_err(|error| RestoreError::Damaged {
             object: object.key.clone(),
             what: error.to_string(),
@@ -70,7 +70,7 @@ pub(in crate::ops) async fn without_extensions(
     if !skipped.iter().any(has) {
         return Ok(());
     }
-    let bytes = source::read(&context.repository, &backup.manifest.schema).await?;
+    let bytes = backup.reader.read(&backup.manifest.schema).await?;
     let major = u32::try_from(backup.contents.database.server_version_num / 10_000).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
     let mut entries = archive::list(&installation, &bytes).await?;

@@ -16,15 +16,15 @@ use crate::postgres::copy_out::load_statement;
 use crate::postgres::identifier::Quoting;
 use crate::postgres::session::Session;
 use crate::postgres::silence::Silence;
-use crate::repository::Repository;
 
 use super::RestoreError;
 use super::build::Powers;
 use super::marker::Marker;
+use super::source::Reader;
 
 /// What the loading connections share.
 pub(super) struct Load {
-    pub(super) repository: Arc<Repository>,
+    pub(super) reader: Reader,
     pub(super) progress: Arc<dyn Progress>,
     pub(super) connection: ConnectionSettings,
     pub(super) contents: Arc<Contents>,
@@ -134,12 +134,11 @@ async fn load_object(
     chunks: &[Chunk],
     quiet: &Silence,
 ) -> Result<(), RestoreError> {
-    let bytes = load.repository.read_object(object).await?;
+    let mut reader = ScriptReader::new(load.reader.object(object).await?);
     let damaged = |what: String| RestoreError::Damaged {
         object: object.key.clone(),
         what,
     };
-    let mut reader = ScriptReader::new(bytes).map_err(|error| damaged(error.to_string()))?;
     let mut next_piece = || reader.next_piece().map_err(|error| damaged(error.to_string()));
     let quoting = Quoting::for_encoding(&load.contents.database.encoding);
     session.batch("begin", "BEGIN").await?;

@@ -23,6 +23,7 @@ pub(super) mod source;
 mod tables;
 
 use crate::model::record::Verdict;
+use crate::ops::keys::KeyError;
 use crate::postgres::ChildError;
 use crate::postgres::error::Error as PostgresError;
 use crate::postgres::programs::ProgramsError;
@@ -45,6 +46,8 @@ pub enum RestoreError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("{object} is damaged: {what}")]
     Damaged { object: String, what: String },
     #[error("the plan found what is missing: {}", .0.join("; "))]

@@ -23,7 +23,7 @@ use crate::postgres::session::Session;
 
 use super::build::{self, Backup, Destination, Powers};
 use super::marker::{Marker, WHOLE_DATABASE};
-use super::source::{self, Choice};
+use super::source::{self, Choice, Reader};
 use super::{RestoreError, destination, files, lacks};
 
 /// What the caller wants of this restore.
@@ -236,11 +236,12 @@ async fn prepare(
             session.description()
         )));
     }
-    let mut contents = source::contents(&context.repository, &manifest).await?;
+    let reader = Reader::open(&context.keys, &context.repository, &manifest).await?;
+    let mut contents = reader.contents(&manifest).await?;
     if options.tablespaces == Tablespaces::OfTheDatabase {
         contents.leave_out_tablespaces();
     }
-    let backup = Backup::new(&context.repository, manifest, contents).await?;
+    let backup = Backup::new(reader, manifest, contents).await?;
     let contents = &backup.contents;
     let mut lacking = lacks::destination(&session, contents).await?;
     lacking.extend(lacks::roles(&session, contents).await?);
@@ -248,10 +249,9 @@ async fn prepare(
     let major = u32::try_from(source_major.max(session.server_version_num() / 10_000)).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
     let powers = facts::role_powers(&session).await?;
-    let powers = if powers.superuser {
-        Powers::Superuser
-    } else {
-        Powers::Ordinary
+    let powers = match powers.superuser {
+        true => Powers::Superuser,
+        false => Powers::Ordinary,
     };
     let mut destination = Destination::new(
         to.clone(),
@@ -294,7 +294,7 @@ async fn perform(
     phases.begin("provision");
     mark(options, &prepared).await?;
     phases.begin("roles");
-    build::roles(context, &prepared.backup, &prepared.session).await?;
+    build::roles(&prepared.backup, &prepared.session).await?;
     build::restore(context, &prepared.backup, &prepared.destination, phases).await?;
     let session = Session::connect(to, "restore", None).await?;
     Marker::remove(&session, prepared.destination.powers).await?;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
+use crate::encryption::Identities;
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Contents;
 use crate::model::manifest::{Manifest, Object};
 use crate::model::target_name::TargetName;
-use crate::ops::script;
+use crate::ops::keys::Keys;
+use crate::ops::packing::Unpacker;
 use crate::repository::{Repository, Unreadable};
 
 use super::RestoreError;
@@ -25,6 +27,7 @@ pub enum Choice {
 
 /// A backup with its description read.
 pub(in crate::ops) struct Backup {
+    pub(in crate::ops) reader: Reader,
     pub(in crate::ops) manifest: Manifest,
     /// Cut down to what is restored.
     pub(in crate::ops) contents: Arc<Contents>,
@@ -33,12 +36,13 @@ pub(in crate::ops) struct Backup {
 
 impl Backup {
     pub(in crate::ops) async fn new(
-        repository: &Repository,
+        reader: Reader,
         manifest: Manifest,
         contents: Contents,
     ) -> Result<Self, RestoreError> {
         Ok(Self {
-            left_out: LeftOut::of_backup(repository, &manifest).await?,
+            left_out: LeftOut::of_backup(&reader, &manifest).await?,
+            reader,
             manifest,
             contents: Arc::new(contents),
         })
@@ -102,49 +106,75 @@ async fn newest_until(
     }
 }
 
-/// Reads a small object whole, checked against its size and SHA-256.
-pub(in crate::ops) async fn read(repository: &Repository, object: &Object) -> Result<Vec<u8>, RestoreError> {
-    let bytes = repository.read_object(object).await?;
-    script::decompress(&bytes).map_err(|error| RestoreError::Damaged {
-        object: object.key.clone(),
-        what: error.to_string(),
-    })
+/// Reads the objects of one backup: checked, decrypted, decompressed.
+#[derive(Clone)]
+pub(in crate::ops) struct Reader {
+    repository: Arc<Repository>,
+    /// `None` where the backup is stored in the clear.
+    identities: Option<Arc<Identities>>,
 }
 
-/// Reads the description of what is in the backup.
-pub(in crate::ops) async fn contents(
-    repository: &Repository,
-    manifest: &Manifest,
-) -> Result<Contents, RestoreError> {
-    let text = read(repository, &manifest.contents).await?;
-    let contents: Contents = serde_json::from_slice(&text).map_err(|error| RestoreError::Damaged {
-        object: manifest.contents.key.clone(),
-        what: error.to_string(),
-    })?;
-    let known = |chunk: &crate::model::contents::Chunk| {
-        chunk.table < contents.tables.len() && manifest.data.iter().any(|object| object.key == chunk.object)
-    };
-    match contents.chunks.iter().find(|chunk| !known(chunk)) {
-        Some(chunk) => Err(RestoreError::Damaged {
-            object: manifest.contents.key.clone(),
-            what: format!("it names {}, which the manifest does not", chunk.object),
-        }),
-        None => Ok(contents),
+impl Reader {
+    /// Finds what reads this backup.
+    ///
+    /// # Errors
+    /// When it is encrypted, and no identity that fits is to be had.
+    pub(in crate::ops) async fn open(
+        keys: &Keys,
+        repository: &Arc<Repository>,
+        manifest: &Manifest,
+    ) -> Result<Self, RestoreError> {
+        Ok(Self {
+            repository: Arc::clone(repository),
+            identities: keys.for_backup(manifest).await?,
+        })
+    }
+
+    /// Fetches an object, checked against its size and SHA-256, and begins to unpack it.
+    pub(in crate::ops) async fn object(&self, object: &Object) -> Result<Unpacker, RestoreError> {
+        let bytes = self.repository.read_object(object).await?;
+        let unpacker = Unpacker::new(&object.key, bytes, self.identities.as_deref());
+        unpacker.map_err(|error| damaged(object, &error))
+    }
+
+    /// Reads a small object whole.
+    pub(in crate::ops) async fn read(&self, object: &Object) -> Result<Vec<u8>, RestoreError> {
+        let text = self.object(object).await?.read_all();
+        text.map_err(|error| damaged(object, &error))
+    }
+
+    /// Reads the description of what is in the backup.
+    pub(in crate::ops) async fn contents(&self, manifest: &Manifest) -> Result<Contents, RestoreError> {
+        let text = self.read(&manifest.contents).await?;
+        let contents: Contents =
+            serde_json::from_slice(&text).map_err(|error| damaged(&manifest.contents, &error))?;
+        let known = |chunk: &crate::model::contents::Chunk| {
+            chunk.table < contents.tables.len()
+                && manifest.data.iter().any(|object| object.key == chunk.object)
+        };
+        match contents.chunks.iter().find(|chunk| !known(chunk)) {
+            Some(chunk) => Err(RestoreError::Damaged {
+                object: manifest.contents.key.clone(),
+                what: format!("it names {}, which the manifest does not", chunk.object),
+            }),
+            None => Ok(contents),
+        }
+    }
+
+    /// Reads a script whose every line is a statement, or a comment.
+    pub(in crate::ops) async fn statements(&self, object: &Object) -> Result<Vec<String>, RestoreError> {
+        let text = String::from_utf8(self.read(object).await?).map_err(|error| damaged(object, &error))?;
+        Ok(text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with("--"))
+            .map(str::to_owned)
+            .collect())
     }
 }
 
-/// Reads a script whose every line is a statement, or a comment.
-pub(in crate::ops) async fn statements(
-    repository: &Repository,
-    object: &Object,
-) -> Result<Vec<String>, RestoreError> {
-    let text = String::from_utf8(read(repository, object).await?).map_err(|error| RestoreError::Damaged {
+fn damaged(object: &Object, error: &dyn std::error::Error) -> RestoreError {
+    RestoreError::Damaged {
         object: object.key.clone(),
         what: error.to_string(),
-    })?;
-    Ok(text
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with("--"))
-        .map(str::to_owned)
-        .collect())
+    }
 }

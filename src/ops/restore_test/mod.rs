@@ -16,7 +16,8 @@ use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
 use crate::ops::restore::build::{self, Backup, Destination};
-use crate::ops::restore::{Choice, RestoreError, files, left_out, source};
+use crate::ops::restore::source::{self, Reader};
+use crate::ops::restore::{Choice, RestoreError, files, left_out};
 use crate::ops::target::Target;
 use crate::ops::verify::{self, Copy};
 
@@ -148,14 +149,15 @@ async fn perform(
     found.manifest = Some(manifest.clone());
     run.note_backup(&manifest.id)
         .map_err(|error| RestoreError::Refused(error.to_string()))?;
-    let mut contents = source::contents(&context.repository, &manifest).await?;
+    let reader = Reader::open(&context.keys, &context.repository, &manifest).await?;
+    let mut contents = reader.contents(&manifest).await?;
     if target.scratch_server.is_some() && !contents.tablespaces.is_empty() {
         found.note(
             "everything lies in the tablespace of the copy's database: the server's own are not ours to use",
         );
         contents.leave_out_tablespaces();
     }
-    let mut backup = Backup::new(&context.repository, manifest, contents).await?;
+    let mut backup = Backup::new(reader, manifest, contents).await?;
     left_out::without_extensions(context, &mut backup, &target.skip_extensions).await?;
     found.verification.not_covered = backup.contents.not_covered.clone();
     let work_directory = files::work_directory(context, &run.id().to_string())?;

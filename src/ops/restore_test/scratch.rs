@@ -7,7 +7,7 @@ use crate::model::record::ScratchFacts;
 use crate::model::verification::{Finding, Severity};
 use crate::ops::context::Context;
 use crate::ops::restore::build::{self, Backup, Destination, Powers};
-use crate::ops::restore::{RestoreError, lacks, source};
+use crate::ops::restore::{RestoreError, lacks};
 use crate::ops::target::Target;
 use crate::ops::verify::CopyKind;
 use crate::ops::work_directory::WorkDirectory;
@@ -160,7 +160,7 @@ impl Scratch {
     ) -> Result<(), RestoreError> {
         match self {
             Self::Embedded(_) => {
-                build::roles(test.context, test.backup, maintenance).await?;
+                build::roles(test.backup, maintenance).await?;
                 copy::create_tablespaces(maintenance, test.backup).await?;
                 let name = copy::database_name(test.backup);
                 copy::create_database(maintenance, test.backup, name).await
@@ -317,7 +317,7 @@ async fn server_lacks(server: &GivenServer, backup: &Backup) -> Result<Vec<Strin
 }
 
 async fn make_roles(test: Test<'_>, server: &GivenServer, found: &mut Findings) -> Result<(), RestoreError> {
-    let statements = source::statements(&test.context.repository, &test.backup.manifest.roles).await?;
+    let statements = test.backup.reader.statements(&test.backup.manifest.roles).await?;
     let wanted = RolesWanted {
         names: &test.backup.contents.roles,
         statements: &statements,

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::postgres::error::Error;
 use crate::postgres::identifier::{quote_identifier, quote_literal};
+use crate::postgres::roles::without_password;
 use crate::postgres::session::Session;
 
 use super::marker::{Kind, Maker, Marker};
@@ -55,7 +56,9 @@ pub(super) async fn make(
             .statements
             .iter()
             .find_map(|statement| creation(statement, name));
-        make_one(session, name, body, maker, &rights).await?;
+        // It cannot log in there, and whoever keeps that server need not learn its hash.
+        let body = body.map(|body| without_password(body, name));
+        make_one(session, name, body.as_deref(), maker, &rights).await?;
     }
     let bootstrap = match rights.superuser {
         true => Some(format!(

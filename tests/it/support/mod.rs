@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod directory;
 pub(crate) mod ernstfall;
+pub(crate) mod key;
 pub(crate) mod evidence;
 pub(crate) mod full_disk;
 pub(crate) mod process;

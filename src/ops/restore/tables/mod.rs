@@ -227,7 +227,7 @@ async fn rows(
 ) -> Result<(), RestoreError> {
     let contents = &prepared.backup.contents;
     let load = Load {
-        repository: Arc::clone(&context.repository),
+        reader: prepared.backup.reader.clone(),
         progress: Arc::clone(&context.progress),
         connection: to.clone(),
         contents: Arc::clone(contents),

@@ -13,7 +13,7 @@ use crate::ops::restore::build::Backup;
 use crate::ops::restore::files;
 use crate::ops::restore::marker::{self, Marker};
 use crate::ops::restore::real::Broken;
-use crate::ops::restore::source;
+use crate::ops::restore::source::{self, Reader};
 use crate::postgres::conninfo::ConnectionSettings;
 use crate::postgres::dump;
 use crate::postgres::programs::Programs;
@@ -108,15 +108,16 @@ pub(super) async fn prepare(
     }
     let state = look(&session, options).await?;
     let manifest = source::locate(&context.repository, target, &options.choice).await?;
-    let contents = source::contents(&context.repository, &manifest).await?;
+    let reader = Reader::open(&context.keys, &context.repository, &manifest).await?;
+    let contents = reader.contents(&manifest).await?;
     let selection = Selection::find(&contents, &options.tables).map_err(RestoreError::Refused)?;
-    let sql = archive_sql(context, &session, &manifest, &contents, run).await?;
+    let sql = archive_sql(context, &session, &reader, &manifest, &contents, run).await?;
     let additions = Additions::find(&sql, &contents, &selection, schema);
     let into = definition::renamed(&contents, &selection, schema);
     let lacking = lacks::find(&session, &contents, &into, schema).await?;
     Ok(Prepared {
         place: Arc::new(Place::new(schema, &manifest.id, run)),
-        backup: Backup::new(&context.repository, manifest, contents).await?,
+        backup: Backup::new(reader, manifest, contents).await?,
         session,
         state,
         selection,
@@ -163,13 +164,14 @@ async fn look(session: &Session, options: &Options) -> Result<State, RestoreErro
 async fn archive_sql(
     context: &Context,
     session: &Session,
+    reader: &Reader,
     manifest: &Manifest,
     contents: &Contents,
     run: &str,
 ) -> Result<String, RestoreError> {
     let work = files::work_directory(context, run)?;
     let path = work.path().join("schema.dump");
-    let archive = source::read(&context.repository, &manifest.schema).await?;
+    let archive = reader.read(&manifest.schema).await?;
     files::write(&path, archive).await?;
     // What wrote the archive can read it.
     let written_by = manifest
