@@ -1,5 +1,5 @@
 # Everything a developer runs. Tests and demo share one profile (dev), so that little is compiled twice.
-.PHONY: help build test test-ceph demo check bench test-user
+.PHONY: help build test test-ceph demo check bench bench-s3 test-user
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -29,6 +29,11 @@ bench: ## Against pg_dump and pg_restore, as ratios; 5,000 small tables; 10,000 
 	benches/peers.sh target/release/ernstfall
 	benches/many-tables.sh target/release/ernstfall
 	benches/many-backups.sh target/release/ernstfall
+
+bench-s3: ## The same database in a directory and in a bucket of a Ceph object gateway, clear and encrypted (SCALE, RUNS, JOBS)
+	scripts/install-debian.sh cc postgres psql radosgw ceph-mon ceph-mgr ceph-osd ceph python3
+	cargo build --locked --release
+	scripts/with-ceph.sh benches/bucket.sh target/release/ernstfall
 
 check: ## Format, lints and documentation
 	cargo fmt --check

@@ -279,11 +279,6 @@ fn text(
             format!("file://{}", state.join("repository").display())
         }
     };
-    if repository.starts_with("s3://") {
-        return Err(Failure::usage(anyhow!(
-            "S3 repositories are not supported by this version: name a directory, such as --repository /srv/backups"
-        )));
-    }
     Ok(template(&InitAnswers {
         target: target.clone(),
         url,

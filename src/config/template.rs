@@ -45,10 +45,28 @@ pub fn template(answers: &InitAnswers) -> String {
         )
         .replace("{repository}", &quoted(&answers.repository))
         .replace("{encryption}", &encryption(answers.encryption.as_ref()))
+        .replace(
+            "{s3}",
+            if answers.repository.starts_with("s3://") {
+                S3
+            } else {
+                ""
+            },
+        )
         .replace("{target}", &quoted(answers.target.as_str()))
         // Last: its text is the operator's, and may hold braces.
         .replace("{url}", &secret(&answers.url))
 }
+
+/// What a bucket may need besides its name.
+const S3: &str = r#"# Where the bucket is: the region, or another server than that of AWS.
+#region = "eu-central-1"
+#endpoint = "https://s3.example.org"
+#path_style = true
+# Without these two, credentials are found as AWS's own programs find them.
+#access_key_id = { env = "S3_ACCESS_KEY_ID" }
+#secret_access_key = { env = "S3_SECRET_ACCESS_KEY" }
+"#;
 
 const TEMPLATE: &str = r#"# Ernstfall's configuration. `ernstfall check` says whether all of it works.
 # Every key, with its default, is explained in the ernstfall.toml that is shipped as an example.
@@ -62,7 +80,7 @@ const TEMPLATE: &str = r#"# Ernstfall's configuration. `ernstfall check` says wh
 [repository]
 # Where backups live. Better not on the disk, nor with the provider, of the database itself.
 url = {repository}
-
+{s3}
 {encryption}
 
 [[target]]

@@ -3,7 +3,7 @@
 //!
 //! When a manifest goes, a tombstone stays, so that the moment is known to whoever goes on: the store dates it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::backup_id::BackupId;
 use crate::model::manifest::FORMAT;
 use crate::model::target_name::TargetName;
-use crate::repository::{Error, Repository, format_of, keys, to_json};
+use crate::repository::{Error, Repository, keys, to_json};
 use crate::store::{Freed, Key, Listed};
 
 /// What is stored of one target, as one listing shows it.
@@ -119,18 +119,6 @@ impl Repository {
         Ok(Some(read))
     }
 
-    /// Which of these manifests were written by a newer version, that may use other backups' objects.
-    pub async fn newer_manifests(&self, manifests: BTreeSet<Key>) -> Result<Vec<Key>, Error> {
-        let mut newer = Vec::new();
-        for key in manifests {
-            let bytes = self.find(&key).await?.unwrap_or_default();
-            if format_of(&bytes).is_ok_and(|format| format > u64::from(FORMAT)) {
-                newer.push(key);
-            }
-        }
-        Ok(newer)
-    }
-
     /// Says that a backup is about to go. Every run says so under its own name: a tombstone that an earlier run left
     /// before it was killed is older than the removal.
     pub async fn put_tombstone(&self, tombstone: &Tombstone, run: &str) -> Result<(), Error> {
@@ -205,19 +193,5 @@ mod tests {
         assert!(repository.has_manifest(&target(), &id(1)).await.unwrap());
         repository.delete_manifest(&target(), &id(1)).await.unwrap();
         assert!(!repository.has_manifest(&target(), &id(1)).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn manifests_of_a_newer_version_are_told_from_damaged_ones() {
-        let (repository, store) = memory_repository().await;
-        let texts = [r#"{"format": 2, "id": 7}"#, "{", "", r#"{"format": 1}"#];
-        let mut manifests = BTreeSet::new();
-        for (number, text) in texts.into_iter().enumerate() {
-            let key = keys::manifest_key(&target(), &id(number as i64));
-            store.put_new(&key, Bytes::from(text)).await.unwrap();
-            manifests.insert(key);
-        }
-        let newer = repository.newer_manifests(manifests).await.unwrap();
-        assert_eq!(newer, [keys::manifest_key(&target(), &id(0))]);
     }
 }

@@ -109,7 +109,7 @@ fn restore_tests_that_passed_failed_or_could_not_run_hold_every_field_of_the_con
         .expect_code(0)
         .json();
     let listed = listed.as_array().unwrap();
-    assert_eq!(listed, &[passed, unknown, failed]);
+    assert_eq!(listed, &[nothing.json(), passed, unknown, failed]);
 }
 
 #[test]

@@ -493,3 +493,35 @@ fn a_server_with_an_authority_of_its_own_is_trusted_once_that_is_named() {
     trusting.run(["backup", "shop"]).expect_code(0);
     trusting.run(["restore-test", "shop"]).expect_code(0);
 }
+
+#[test]
+fn ten_thousand_backups_are_one_listing_and_fetched_once() {
+    const BACKUPS: u64 = 10_000;
+    let place = Place::open();
+    let id = place.backup();
+    let manifest = place.manifest(&id).to_string();
+    let (_, suffix) = id.split_once('-').unwrap();
+    let begin: chrono::DateTime<chrono::Utc> = "2020-01-01T00:00:00Z".parse().unwrap();
+    for number in 1..BACKUPS {
+        let at = begin + chrono::TimeDelta::minutes(30 * number as i64);
+        let earlier = format!("{}-{suffix}", at.format("%Y%m%dT%H%M%SZ"));
+        let mut manifest: Value = serde_json::from_str(&manifest.replace(&id, &earlier)).unwrap();
+        manifest["recovery_point"]["at"] = at.to_rfc3339().into();
+        let key = format!("targets/shop/manifests/{earlier}.json");
+        place.server.put(&key, serde_json::to_vec(&manifest).unwrap());
+    }
+    let requests = || ["ListObjectsV2", "GetObject"].map(|operation| place.server.requests(operation));
+    let status = || {
+        let before = requests();
+        let status = place.ernstfall().run(["status", "shop", "--json"]).json();
+        assert_eq!(status["counts"]["backups"], BACKUPS);
+        assert_eq!(status["newest_backup"]["id"], id.as_str());
+        let after = requests();
+        [after[0] - before[0], after[1] - before[1]]
+    };
+    let [_, fetched] = status();
+    assert!(fetched >= BACKUPS - 1, "{fetched}");
+    // Pages of a thousand manifests, one page of records; the repository's description, and a record to compare.
+    let again = status();
+    assert!(again[0] <= BACKUPS / 1000 + 1 && again[1] <= 3, "{again:?}");
+}

@@ -105,6 +105,27 @@ impl Depot<'_> {
         self.put(name, packed).await
     }
 
+    /// Stores the guide to recovery by hand, which is never encrypted.
+    async fn put_guide(
+        &self,
+        prepared: &Prepared,
+        schema: &Schema,
+        contents: &Contents,
+        data: &[Object],
+    ) -> Result<Object, BackupError> {
+        let encryption = self.encryption();
+        let guide = Guide {
+            target: &self.target.name,
+            id: self.id,
+            contents,
+            data,
+            pg_dump_major: prepared.installation.major,
+            has_schema_list: schema.list.is_some(),
+            encryption: encryption.as_ref(),
+        };
+        self.put(RECOVERY_GUIDE.to_owned(), guide.text().into()).await
+    }
+
     /// Stores an object as a task of its own: one that was begun is ended, and waited for before anything is removed.
     async fn put(&self, name: String, bytes: Bytes) -> Result<Object, BackupError> {
         let repository = Arc::clone(&self.context.repository);
@@ -166,16 +187,7 @@ pub(super) async fn store(
     let shrank = shrank::look(context, target, &contents, notes).await;
     let described = describe(&depot, &schema, &contents).await?;
     let data: Vec<Object> = stored.into_iter().flat_map(|stored| stored.objects).collect();
-    let encryption = depot.encryption();
-    let guide = Guide {
-        target: &target.name,
-        id: &id,
-        contents: &contents,
-        data: &data,
-        pg_dump_major: prepared.installation.major,
-        has_schema_list: schema.list.is_some(),
-        encryption: encryption.as_ref(),
-    };
+    let recovery_guide = depot.put_guide(prepared, &schema, &contents, &data).await?;
     let mut manifest = Manifest {
         format: manifest::FORMAT,
         target: target.name.clone(),
@@ -193,12 +205,12 @@ pub(super) async fn store(
         roles: described.roles,
         sequences: described.sequences,
         contents: described.contents,
-        recovery_guide: depot.put(RECOVERY_GUIDE.to_owned(), guide.text().into()).await?,
+        recovery_guide,
         data,
         large_objects,
         totals: totals(&contents),
         source_counted: counting == Counting::ServerToo,
-        encryption,
+        encryption: depot.encryption(),
         shrank,
         id: id.clone(),
     };

@@ -117,11 +117,13 @@ pub async fn plan(context: &Context, settings: &Settings) -> Result<Plan, PruneE
     let now = (context.clock)();
     refuse_the_future(&inventory, now)?;
     let manifests = repository.manifests(target).await.map_err(failed)?;
-    let unreadable = manifests.unreadable.iter().map(|one| one.key.clone()).collect();
-    let newer = repository.newer_manifests(unreadable).await.map_err(failed)?;
+    let newer = manifests
+        .unreadable
+        .iter()
+        .filter(|one| one.newer_format.is_some());
+    let newer: Vec<String> = newer.map(|one| format!("`{}`", one.key)).collect();
     if !newer.is_empty() {
-        let names: Vec<String> = newer.iter().map(|key| format!("`{key}`")).collect();
-        return Err(PruneError::NewerFormat(names.join(", ")));
+        return Err(PruneError::NewerFormat(newer.join(", ")));
     }
     let history = context
         .journal

@@ -245,6 +245,22 @@ impl S3Server {
         all.filter(|version| version.bytes.is_some()).count()
     }
 
+    /// Puts an object behind the product's back.
+    pub(crate) fn put(&self, key: &str, bytes: Vec<u8>) {
+        let version = Version {
+            id: "null".to_owned(),
+            bytes: Some(bytes),
+            modified: SystemTime::now(),
+            checksum_sha256: None,
+            storage_class: None,
+            encryption: None,
+            kms_key_id: None,
+        };
+        self.state()
+            .objects
+            .insert(format!("{PREFIX}/{key}"), vec![version]);
+    }
+
     /// Changes an object behind the product's back.
     pub(crate) fn overwrite(&self, key: &str, bytes: &[u8]) {
         let mut state = self.state();
