@@ -1,9 +1,6 @@
 //! The only file that prints: facts to stdout, talk to stderr.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is where printing is done"
-)]
+
+use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -12,7 +9,7 @@ use super::exit::Failure;
 
 /// Facts as JSON.
 pub(super) fn json(facts: &impl Serialize) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(facts)?);
+    out(&serde_json::to_string_pretty(facts)?);
     Ok(())
 }
 
@@ -26,22 +23,25 @@ pub(super) fn json_of(facts: &[impl Serialize], one: bool) -> anyhow::Result<()>
 
 /// Text as it is.
 pub(super) fn text(text: &str) {
-    println!("{text}");
+    out(text);
 }
 
 /// Bytes as they are.
-pub(super) fn bytes(bytes: &[u8]) -> std::io::Result<()> {
-    std::io::Write::write_all(&mut std::io::stdout(), bytes)
+pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    io::stdout().write_all(bytes)
 }
 
 /// Talk: what a person watching should read.
 pub(super) fn talk(text: &str) {
-    eprintln!("{text}");
+    err(text);
 }
 
 /// Why the command failed, with its causes.
 pub(super) fn error(failure: &Failure) {
-    eprintln!("ernstfall: {}", crate::ops::chain(failure.error.as_ref()));
+    err(&format!(
+        "ernstfall: {}",
+        crate::ops::chain(failure.error.as_ref())
+    ));
 }
 
 /// Rows under headings, without frames: to be read and to be cut by other programs.
@@ -52,15 +52,19 @@ pub(super) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
     table.add_rows(rows);
-    println!(
-        "{}",
-        table
-            .to_string()
-            .lines()
-            .map(str::trim_end)
-            .collect::<Vec<_>>()
-            .join("\n")
-    );
+    let lines = table.to_string();
+    let lines: Vec<&str> = lines.lines().map(str::trim_end).collect();
+    out(&lines.join("\n"));
+}
+
+/// A line to stdout. Whoever reads it may have had enough: that is no reason to stop the work.
+fn out(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// A line to stderr, likewise.
+fn err(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Seconds as a person reads them.

@@ -1,6 +1,6 @@
 //! The description of one backup that is written last, in the clear and without any name of the content.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
@@ -89,6 +89,16 @@ pub struct Shrank {
 pub struct RecoveryPoint {
     pub at: DateTime<Utc>,
     pub basis: RecoveryPointBasis,
+}
+
+/// Clocks differ a little.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
+
+impl RecoveryPoint {
+    /// Whether it lies after this moment by more than clocks differ: then the source's clock was wrong.
+    pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
+        self.at > now + CLOCK_TOLERANCE
+    }
 }
 
 /// How a recovery point is known.

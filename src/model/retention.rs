@@ -35,6 +35,10 @@ pub struct Known<'a> {
     pub acknowledged: &'a BTreeSet<BackupId>,
     /// Records of runs up to this moment are missing or unreadable, so that it is not known all that they said.
     pub doubtful_until: Option<DateTime<Utc>>,
+    /// Backups whose manifest is damaged: what it said of a loss of content is not known.
+    pub damaged: &'a [BackupId],
+    /// Of this machine's clock.
+    pub now: DateTime<Utc>,
 }
 
 /// What becomes of one backup.
@@ -71,7 +75,11 @@ type Reasons<'a> = BTreeMap<&'a BackupId, Vec<String>>;
 
 /// Decides on each backup, in the order of their recovery points.
 pub fn decide<'a>(manifests: &'a [Manifest], known: &Known<'_>, policy: &Policy) -> Vec<Decision<'a>> {
-    let all = by_recovery_point(manifests.iter());
+    // One from the future is no evidence of the time that it names, and must take no other's place.
+    let (future, present): (Vec<&Manifest>, Vec<&Manifest>) = manifests
+        .iter()
+        .partition(|one| one.recovery_point.is_in_the_future(known.now));
+    let all = by_recovery_point(present.into_iter());
     let is_bad = |manifest: &&Manifest| known.verdicts.is_bad(&manifest.id);
     let good: Vec<&Manifest> = all.iter().copied().filter(|one| !is_bad(one)).collect();
     let mut reasons = policy.keeps(&good);
@@ -85,11 +93,16 @@ pub fn decide<'a>(manifests: &'a [Manifest], known: &Known<'_>, policy: &Policy)
     for (id, reason) in promised(&all, &good, known) {
         reasons.entry(id).or_default().push(reason);
     }
+    for one in future {
+        let reason = "its recovery point lies in the future: the source's clock was wrong";
+        reasons.entry(&one.id).or_default().push(reason.to_owned());
+    }
     let mut fate = |manifest: &Manifest| match reasons.remove(&manifest.id) {
         Some(reasons) => Fate::Keep(reasons),
         None => Fate::Remove(format!("retention ({policy}) keeps it no longer")),
     };
-    all.into_iter()
+    by_recovery_point(manifests.iter())
+        .into_iter()
         .map(|manifest| Decision {
             manifest,
             fate: fate(manifest),
@@ -112,6 +125,12 @@ fn promised<'a>(
     promised.extend(proven.map(|one| (&one.id, "newest that passed a restore test".to_owned())));
     for loss in all {
         promised.extend(around_loss(all, good, loss, known.acknowledged));
+    }
+    for damaged in known.damaged {
+        let last_good = good.iter().rev().find(|one| one.id < *damaged);
+        let reason =
+            format!("before {damaged}, whose manifest is damaged and may have told a loss of content");
+        promised.extend(last_good.map(|one| (&one.id, reason)));
     }
     let in_doubt = |manifest: &&&Manifest| {
         let last_word = known.verdicts.last_test_at(&manifest.id);

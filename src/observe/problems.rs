@@ -38,6 +38,19 @@ pub(super) fn problems(
     problems
 }
 
+/// Backups taken while the source's clock was ahead: what they hold is good, and of what time it is nobody knows.
+pub(super) fn from_the_future(backups: &[&Manifest]) -> Option<String> {
+    let newest = backups.last()?;
+    Some(format!(
+        "{} backups have recovery points in the future, up to {}: the source's clock was wrong; they count as no recovery point until then",
+        backups.len(),
+        newest
+            .recovery_point
+            .at
+            .to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+    ))
+}
+
 fn bad_newest(newest: &BackupStatus, newest_good: Option<&Manifest>, runs: &Runs<'_>) -> Option<String> {
     let by = match runs.verdicts.found_bad_by(&newest.id)? {
         FoundBadBy::RestoreTest(test) => format!("restore test {}", test.id),

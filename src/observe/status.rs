@@ -18,7 +18,7 @@ use crate::model::record::{
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::{PruneRecord, acknowledged};
 use crate::model::verdicts::Verdicts;
-use crate::observe::problems::{losses, problems};
+use crate::observe::problems::{from_the_future, losses, problems};
 
 /// What the configuration says of a target.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,14 +131,18 @@ pub fn fold(
         .iter()
         .rev()
         .find(|manifest| runs.verdicts.is_proven(&manifest.id));
-    let recovery_point = good.last().map(|manifest| manifest.recovery_point);
     let clock_skew_seconds = runs
         .backups
         .iter()
         .rev()
         .find_map(|record| record.clock_skew_seconds);
-    let exposure_seconds = recovery_point.map(|point| exposure(point, now, clock_skew_seconds));
-    let last_cycle_rpa_seconds = match good.as_slice() {
+    let now_there = source_clock(now, clock_skew_seconds);
+    let (future, present): (Vec<&Manifest>, Vec<&Manifest>) = good
+        .iter()
+        .partition(|manifest| manifest.recovery_point.is_in_the_future(now_there));
+    let recovery_point = present.last().map(|manifest| manifest.recovery_point);
+    let exposure_seconds = recovery_point.map(|point| seconds_between(point.at, now_there).max(0.0));
+    let last_cycle_rpa_seconds = match present.as_slice() {
         [.., begin, end] => cycle_between(begin, end),
         _ => None,
     };
@@ -162,7 +166,8 @@ pub fn fold(
         not_covered_objects: newest.and_then(|manifest| runs.not_covered(&manifest.id)),
         clock_skew_seconds,
     };
-    status.problems = problems(&status, good.last().copied(), &runs);
+    status.problems = problems(&status, present.last().copied(), &runs);
+    status.problems.extend(from_the_future(&future));
     status.problems.extend(losses(&ordered, &runs));
     status.ok = status.problems.is_empty();
     status
@@ -255,11 +260,10 @@ impl<'a> Runs<'a> {
     }
 }
 
-/// Recovery points are on the source's clock, so `now` is moved there as far as the skew is known.
-fn exposure(point: RecoveryPoint, now: DateTime<Utc>, clock_skew_seconds: Option<f64>) -> f64 {
+/// Our clock, moved to the source's as far as the skew is known.
+fn source_clock(now: DateTime<Utc>, clock_skew_seconds: Option<f64>) -> DateTime<Utc> {
     let skew = clock_skew_seconds.unwrap_or(0.0) * 1000.0;
-    let now_there = now + TimeDelta::milliseconds(skew.round() as i64);
-    seconds_between(point.at, now_there).max(0.0)
+    now + TimeDelta::milliseconds(skew.round() as i64)
 }
 
 fn backup_status(manifest: &Manifest, runs: &Runs<'_>) -> BackupStatus {

@@ -39,6 +39,10 @@ pub enum Error {
         "`{key}` exists already in {location} with other bytes, and stored objects are never changed: see who else writes there"
     )]
     Conflict { key: String, location: String },
+    #[error(
+        "`{key}` was stored in {location} by this backup, and is there no longer: something removed it meanwhile; see whether the clocks of all machines that prune are right, and whether the state directory was copied"
+    )]
+    ObjectGone { key: String, location: String },
     #[error("backup {id} of target `{target}` is complete, so its objects stay")]
     BackupExists { target: TargetName, id: BackupId },
     #[error(transparent)]

@@ -1,12 +1,13 @@
 //! The objects of a backup: put with their SHA-256, and believed only when it is found again.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::Object;
+use crate::model::manifest::{Manifest, Object};
 use crate::model::target_name::TargetName;
 use crate::repository::{Error, ReadError, Repository, keys};
 use crate::store::Key;
@@ -61,6 +62,29 @@ impl Repository {
                 location: self.location(),
             },
             Err(error) => ReadError::Unreachable(error),
+        }
+    }
+
+    /// Whether everything that a manifest names is stored, in its size: somebody may have removed what seemed to belong
+    /// to no backup, while the backup was still taken.
+    pub async fn confirm_objects(&self, manifest: &Manifest) -> Result<(), Error> {
+        let listed = self
+            .store
+            .list(&keys::backup_folder(&manifest.target, &manifest.id))
+            .await?;
+        let sizes: BTreeMap<&str, u64> = listed
+            .iter()
+            .map(|object| (object.key.as_str(), object.size_bytes))
+            .collect();
+        let gone = manifest
+            .objects()
+            .find(|object| sizes.get(object.key.as_str()) != Some(&object.size_bytes));
+        match gone {
+            None => Ok(()),
+            Some(object) => Err(Error::ObjectGone {
+                key: object.key.clone(),
+                location: self.location(),
+            }),
         }
     }
 

@@ -54,6 +54,9 @@ struct History {
     records: Vec<Entry>,
     acknowledged: BTreeSet<BackupId>,
     doubtful_until: Option<DateTime<Utc>>,
+    damaged: Vec<BackupId>,
+    /// `None`: later than all.
+    now: Option<DateTime<Utc>>,
 }
 
 impl History {
@@ -85,6 +88,10 @@ impl History {
             verdicts: &Verdicts::of(&target, &self.records),
             acknowledged: &self.acknowledged,
             doubtful_until: self.doubtful_until,
+            damaged: &self.damaged,
+            now: self
+                .now
+                .unwrap_or(DateTime::<Utc>::MAX_UTC - chrono::TimeDelta::days(1)),
         };
         look(decide(&self.manifests, &known, policy))
     }
@@ -110,6 +117,35 @@ impl History {
             Fate::Remove(_) => Vec::new(),
         })
     }
+}
+
+#[test]
+fn backups_from_the_future_take_no_place_and_go_nowhere() {
+    let mut history = History::at(&[
+        "2026-11-22T11:00:00Z",
+        "2026-11-22T12:00:00Z",
+        "2027-11-22T12:00:00Z",
+        "2028-11-22T12:00:00Z",
+    ]);
+    history.now = Some(moment("2026-11-22T12:01:00Z"));
+    let policy = Policy { last: 1, ..NONE };
+    assert_eq!(history.kept(&policy), [1, 2, 3]);
+    assert!(history.reasons(&policy, 1).contains(&"newest".to_owned()));
+    assert!(history.reasons(&policy, 3)[0].contains("in the future"));
+}
+
+#[test]
+fn a_damaged_manifest_may_have_told_a_loss_so_the_good_one_before_it_stays() {
+    let mut history = History::at(&[
+        "2026-11-20T12:00:00Z",
+        "2026-11-21T12:00:00Z",
+        "2026-11-23T12:00:00Z",
+    ]);
+    history.damaged = vec![BackupId::new(moment("2026-11-22T12:00:00Z"), 7)];
+    let policy = Policy { last: 1, ..NONE };
+    assert_eq!(history.kept(&policy), [1, 2]);
+    history.judge(1, "failed");
+    assert_eq!(history.kept(&policy), [0, 2]);
 }
 
 #[test]

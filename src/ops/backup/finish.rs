@@ -147,7 +147,10 @@ pub(super) async fn put_manifest(
     let (repository, manifest) = (Arc::clone(&context.repository), manifest.clone());
     Ok(notes
         .puts
-        .spawn(async move { repository.put_manifest(&manifest).await })
+        .spawn(async move {
+            repository.confirm_objects(&manifest).await?;
+            repository.put_manifest(&manifest).await
+        })
         .await??)
 }
 

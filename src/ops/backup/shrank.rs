@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{Contents, Table, TableName};
-use crate::model::manifest::{FORMAT, Shrank};
+use crate::model::manifest::{FORMAT, Manifest, Shrank};
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::CONTENT_SHRANK;
 use crate::model::verification::{Finding, Severity};
 use crate::ops::context::Context;
+use crate::ops::restore::RestoreError;
 use crate::ops::restore::source::Reader;
 use crate::ops::target::{Target, matches_any};
 use crate::repository::Error as RepositoryError;
@@ -130,23 +131,35 @@ async fn counts_of_newest(
     let Some(id) = newest.map_err(|error| crate::ops::chain(&error))? else {
         return Ok(None);
     };
-    if let Some(counts) = noted(context, target, &id) {
-        return Ok(Some((id, counts)));
+    if let Some(note) = note(context, target).filter(|note| note.backup == id) {
+        return Ok(Some((id, note.counts)));
     }
     let why = |error: &dyn std::error::Error| format!("{id}: {}", crate::ops::chain(error));
     let manifest = repository
         .manifest(target, &id)
         .await
         .map_err(|error| why(&error))?;
-    if manifest.encryption.is_some() {
-        return Err(format!(
-            "{id} is encrypted, and was not taken with this state directory"
-        ));
+    match read_counts(context, &manifest).await {
+        Ok(counts) => Ok(Some((id, counts))),
+        // Another host took the newest, and it cannot be read here: then the last that was taken from here has to do.
+        Err(error) => match note(context, target) {
+            Some(note)
+                if repository
+                    .has_manifest(target, &note.backup)
+                    .await
+                    .unwrap_or(false) =>
+            {
+                Ok(Some((note.backup, note.counts)))
+            }
+            _ => Err(why(&error)),
+        },
     }
-    let reader = Reader::open(&context.keys, repository, &manifest).await;
-    let contents = reader.map_err(|error| why(&error))?.contents(&manifest).await;
-    let counts = Counts::of(&contents.map_err(|error| why(&error))?);
-    Ok(Some((id, counts)))
+}
+
+/// From the repository, which takes an identity where the backup is encrypted.
+async fn read_counts(context: &Context, manifest: &Manifest) -> Result<Counts, RestoreError> {
+    let reader = Reader::open(&context.keys, &context.repository, manifest).await?;
+    Ok(Counts::of(&reader.contents(manifest).await?))
 }
 
 async fn newest(context: &Context, target: &TargetName) -> Result<Option<BackupId>, RepositoryError> {
@@ -158,11 +171,11 @@ async fn newest(context: &Context, target: &TargetName) -> Result<Option<BackupI
     Ok(manifests.newest().map(|manifest| manifest.id.clone()))
 }
 
-/// A note that is missing, of another backup or of no use is no note.
-fn noted(context: &Context, target: &TargetName, id: &BackupId) -> Option<Counts> {
+/// A note that is missing, or of no use, is no note.
+fn note(context: &Context, target: &TargetName) -> Option<Note> {
     let bytes = fs::read(note_path(context, target)).ok()?;
     let note: Note = serde_json::from_slice(&bytes).ok()?;
-    (note.backup == *id && note.counts.format == FORMAT).then_some(note.counts)
+    (note.counts.format == FORMAT).then_some(note)
 }
 
 impl Counts {
@@ -177,6 +190,21 @@ impl Counts {
             format: FORMAT,
             tables: contents.tables.iter().map(count).collect(),
         }
+    }
+}
+
+impl Counts {
+    /// The rows of a table with all its partitions, and of those that have become tables of their own since; as much as is
+    /// known of one that has become a partition. `None`: there is no such table.
+    fn rows_of(&self, name: &TableName, members: &BTreeSet<&TableName>) -> Option<u64> {
+        let mut found = None;
+        for count in &self.tables {
+            let in_its_tree = count.tree() == name || members.contains(&count.table);
+            if in_its_tree || count.partitions.contains(name) {
+                *found.get_or_insert(0) += count.rows;
+            }
+        }
+        found
     }
 }
 
@@ -206,20 +234,20 @@ fn loss(before: &Counts, contents: &Contents, target: &Target) -> Loss {
         let mut names = [&count.table, count.tree()].into_iter().chain(&count.partitions);
         !names.any(does_not_count)
     });
+    let mut members: BTreeMap<&TableName, BTreeSet<&TableName>> = BTreeMap::new();
     for count in counted {
         *had.entry(count.tree()).or_default() += count.rows;
+        let names = members.entry(count.tree()).or_default();
+        names.insert(&count.table);
+        names.extend(&count.partitions);
     }
     let now = Counts::of(contents);
-    let mut has: BTreeMap<&TableName, u64> = BTreeMap::new();
-    for count in &now.tables {
-        *has.entry(count.tree()).or_default() += count.rows;
-    }
     let mut loss = Loss::default();
     for (name, rows) in had.into_iter().filter(|(_, rows)| *rows > 0) {
-        match has.get(name) {
+        match now.rows_of(name, &members[name]) {
             None => loss.gone.push((name.clone(), rows)),
-            Some(left) if rows - (*left).min(rows) > rows / 2 => {
-                loss.halved.push((name.clone(), rows, *left));
+            Some(left) if rows - left.min(rows) > rows / 2 => {
+                loss.halved.push((name.clone(), rows, left));
             }
             Some(_) => {}
         }
@@ -298,6 +326,16 @@ mod tests {
 
     fn lost(before: &[(&str, u64)], now: &[(&str, u64)]) -> Vec<String> {
         found(&backup(before), &backup(now), &for_tests())
+    }
+
+    #[test]
+    fn tables_that_become_partitions_or_stop_being_ones_are_not_gone() {
+        let attached = [("q_1/q", 10), ("q_2/q", 1000)];
+        let detached = [("q_1/q", 10), ("q_2", 1000)];
+        assert_eq!(lost(&detached, &attached), Vec::<String>::new());
+        assert_eq!(lost(&attached, &detached), Vec::<String>::new());
+        assert_eq!(lost(&attached, &[("q_1/q", 10), ("q_2", 0)]), ["q 1010 10"]);
+        assert_eq!(lost(&detached, &[("q_1/q", 10), ("q_2/q", 0)]), ["q_2 1000 0"]);
     }
 
     #[test]

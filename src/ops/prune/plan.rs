@@ -156,7 +156,7 @@ impl Plan {
     ) -> Self {
         let grace = grace(settings, &history.entries);
         let doubtful_until = doubtful_until(history, now);
-        let backups = planned_backups(settings, &manifests.readable, history, doubtful_until);
+        let backups = planned_backups(settings, manifests, history, doubtful_until, now);
         let mut remarks = remarks(manifests, &inventory);
         if let (Some(until), Some(_)) = (doubtful_until, &settings.retention) {
             remarks.push(format!(
@@ -203,14 +203,20 @@ impl Plan {
 
 fn planned_backups(
     settings: &Settings,
-    manifests: &[Manifest],
+    manifests: &Manifests,
     history: &History,
     doubtful_until: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
 ) -> Vec<PlannedBackup> {
+    let unreadable = manifests.unreadable.iter();
+    let damaged: Vec<BackupId> = unreadable.filter_map(|one| one.backup.clone()).collect();
+    let manifests = manifests.readable.as_slice();
     let known = Known {
         verdicts: &Verdicts::of(&settings.target, &history.entries),
         acknowledged: &acknowledged(&settings.target, &history.entries),
         doubtful_until,
+        damaged: &damaged,
+        now,
     };
     let decisions = match &settings.retention {
         Some(policy) => decide(manifests, &known, policy),
