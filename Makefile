@@ -8,8 +8,8 @@ help: ## Say what there is
 build: ## Build the program: target/debug/ernstfall
 	cargo build --locked
 
-test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, openssl, zstd), run all tests
-	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd
+test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, openssl, zstd, age), run all tests
+	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd age
 	scripts/install-debian.sh plperl plpython3 pg_cron locales
 	scripts/test.sh
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
-# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd plperl plpython3 pg_cron locales radosgw
+# usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd age plperl plpython3 pg_cron locales radosgw
 #        ceph-mon ceph-mgr ceph-osd ceph python3
 set -euo pipefail
 
@@ -34,7 +34,7 @@ package_of() {
         psql) echo postgresql-client ;;
         openssl) echo openssl ;;
         pgbouncer) echo pgbouncer ;;
-        zstd) echo zstd ;;
+        zstd | age) echo "$1" ;;
         plperl) echo "postgresql-plperl-$(major)" ;;
         plpython3) echo "postgresql-plpython3-$(major)" ;;
         pg_cron) echo "postgresql-$(major)-cron" ;;
