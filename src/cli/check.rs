@@ -13,7 +13,7 @@ use crate::repository::Repository;
 use super::arguments::{Global, Targets};
 use super::exit::{Exit, Failure};
 use super::print;
-use super::setup::Setup;
+use super::setup::{self, Setup};
 
 pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Failure> {
     let setup = Setup::load(global)?;
@@ -119,7 +119,14 @@ async fn repository(setup: &Setup) -> (Vec<CheckLine>, Option<Repository>) {
         RepositoryLocation::S3 { .. } => None,
     };
     match setup.store() {
-        Ok(store) => check::repository(store, directory).await,
+        Ok(store) => {
+            let location = store.describe();
+            let (mut lines, repository) = check::repository(store, directory).await;
+            if repository.is_none() {
+                lines.extend(gone(setup, &location));
+            }
+            (lines, repository)
+        }
         Err(failure) => {
             let line = CheckLine {
                 area: "repository".to_owned(),
@@ -131,6 +138,20 @@ async fn repository(setup: &Setup) -> (Vec<CheckLine>, Option<Repository>) {
             (vec![line], None)
         }
     }
+}
+
+/// A place that is empty is well for a first backup, and not where this machine has backed up before.
+fn gone(setup: &Setup, location: &str) -> Option<CheckLine> {
+    let journal = setup.journal().ok()?;
+    let id = journal.repository_at(location).ok()??;
+    let error = setup::gone(&id, location, &journal.place_file(location));
+    Some(CheckLine {
+        area: "repository".to_owned(),
+        subject: "identity".to_owned(),
+        result: LineResult::Failed,
+        message: error.to_string(),
+        remedy: None,
+    })
 }
 
 /// Nothing where it cannot be read: the lines about state and repository say why.

@@ -325,7 +325,7 @@ fn show(global: &Global, written: &Written) -> Result<Exit, Failure> {
     if let Some(key) = &written.key {
         let file = key.file.display();
         print::text(&format!("wrote {file}, the secret key of {}", key.public_key));
-        print::text("  backups are encrypted to it: without this key no backup can be restored, by nobody");
+        print::text("  backups are encrypted to it: without this key nobody can restore a backup");
         print::text("  keep a copy of it away from this machine, from the database and from the repository");
     }
     for note in &written.notes {

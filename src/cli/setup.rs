@@ -1,7 +1,7 @@
 //! From the configuration to what the use cases need.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -163,8 +163,22 @@ impl Setup {
 
     /// The repository, made at first use.
     pub(super) async fn repository_or_new(&self) -> Result<Repository, Failure> {
-        let opened = Repository::open_or_create(self.store()?, Utc::now()).await;
-        self.cached(opened)
+        let (store, journal) = (self.store()?, self.journal()?);
+        let location = store.describe();
+        let known = journal.repository_at(&location).map_err(Failure::operation)?;
+        let opened = match known {
+            None => Repository::open_or_create(store, Utc::now()).await,
+            Some(_) => Repository::open(store).await,
+        };
+        let repository = match (opened, known) {
+            (Err(RepositoryError::NoRepository { .. }), Some(id)) => {
+                let file = journal.place_file(&location);
+                return Err(Failure::operation(gone(&id, &location, &file)));
+            }
+            (opened, _) => self.cached(opened)?,
+        };
+        journal.note_place(&repository).map_err(Failure::operation)?;
+        Ok(repository)
     }
 
     /// The repository, which must be there.
@@ -331,4 +345,12 @@ pub(super) fn policy(target: &config::Target) -> Option<Policy> {
         yearly: retention.yearly.unwrap_or(0),
         time_zone: target.time_zone,
     })
+}
+
+/// A repository that was there has left its place: a new one would look like the old one, and hold nothing.
+pub(super) fn gone(id: &str, location: &str, file: &Path) -> anyhow::Error {
+    anyhow!(
+        "the repository {id} was at {location}, and is there no longer: mount its disk or file system, or correct `repository.url`; if a new one shall begin there, remove {}",
+        file.display()
+    )
 }

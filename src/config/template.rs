@@ -116,7 +116,7 @@ fn encryption(key: Option<&InitKey>) -> String {
         "# Backups are encrypted with age.\n[encryption]\n\
          # Public keys: enough to back up.\nrecipients = [{}]\n\
          # The secret key, needed to restore and to restore-test. Keep a copy of it away from this machine and from the\n\
-         # repository: without it no backup can be restored, by nobody.\nidentity = {{ file = {} }}",
+         # repository: without it nobody can restore a backup.\nidentity = {{ file = {} }}",
         quoted(&key.public),
         quoted(&key.file.display().to_string())
     )

@@ -17,6 +17,7 @@ use crate::store::random::random_hexadecimal;
 pub mod error;
 pub mod run;
 pub mod history;
+mod places;
 
 pub use error::Error;
 pub use history::{ChainProblem, History};
@@ -81,12 +82,37 @@ impl Journal {
             let delivery = self.deliver_chain(&chain, repository).await;
             match delivery {
                 Ok(count) => delivered += count,
-                // This was told while the chain was ours, and a new one was begun for it. Its records stay here.
-                Err(Error::ChainForked { .. }) if chain != self.chain => {}
+                // This was told while the chain was ours, and a new one was begun for it.
+                Err(Error::ChainForked { sequence, .. }) if chain != self.chain => {
+                    self.take_over(&chain, sequence)?;
+                    delivered += self.deliver_chain(&self.chain, repository).await?;
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok(delivered)
+    }
+
+    /// Moves records that have lost their numbers in an old chain to the end of ours, so that they are delivered too.
+    fn take_over(&self, chain: &str, from: u64) -> Result<(), Error> {
+        for sequence in sequences_in(&self.chain_folder(chain))? {
+            if sequence < from {
+                continue;
+            }
+            let path = self.chain_folder(chain).join(keys::record_name(sequence));
+            let bytes = self.read_stored(chain, sequence)?;
+            let entry: Entry = serde_json::from_slice(&bytes).map_err(|fault| Error::Unreadable {
+                path: path.clone(),
+                reason: fault.to_string(),
+            })?;
+            // It may have been killed between the two steps.
+            let is_it = |ours: &Entry| ours.chain == self.chain && ours.record.id() == entry.record.id();
+            if !self.entries()?.iter().any(is_it) {
+                self.append(entry.record)?;
+            }
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        Ok(())
     }
 
     async fn deliver_chain(&self, chain: &str, repository: &Repository) -> Result<u64, Error> {
@@ -328,6 +354,15 @@ mod tests {
         assert_ne!(journal.chain(), before);
         assert_eq!(journal.append(backup_record(1)).unwrap().sequence, 1);
         assert_eq!(journal.entries().unwrap().len(), 2);
-        assert_eq!(journal.deliver(&repository).await.unwrap(), 1);
+        assert_eq!(journal.deliver(&repository).await.unwrap(), 2);
+        // The record that had lost its number is delivered under another one, once.
+        let ids = |entries: Vec<Entry>| -> Vec<String> {
+            entries.iter().map(|entry| entry.record.id().to_owned()).collect()
+        };
+        let all = [backup_record(0), backup_record(1)].map(|record| record.id().to_owned());
+        assert_eq!(ids(journal.entries().unwrap()), all);
+        assert_eq!(journal.deliver(&repository).await.unwrap(), 0);
+        let elsewhere = history::history_of(&repository).await.unwrap();
+        assert_eq!(ids(elsewhere.entries), all);
     }
 }

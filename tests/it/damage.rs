@@ -262,3 +262,26 @@ fn a_backup_found_bad_is_no_recovery_point_any_more_and_could_not_run_changes_no
     );
     assert_eq!(status["counts"]["backups_found_bad"], 1);
 }
+
+#[test]
+fn a_backup_whose_object_was_removed_while_it_was_taken_does_not_come_to_exist() {
+    let shop = Shop::open();
+    let mut running = shop
+        .ernstfall()
+        .pause_at("before-manifest")
+        .spawn(["backup", "shop", "--json"]);
+    running.wait_until_paused("before-manifest");
+    let stored = crate::support::evidence::files(&shop.target_directory());
+    let data = stored
+        .iter()
+        .find(|path| path.to_string_lossy().contains("/data/"));
+    fs::remove_file(data.expect("rows are stored")).unwrap();
+    running.resume();
+    let record = running.wait().expect_code(1).json();
+    let reason = record["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("is there no longer: something removed it meanwhile"),
+        "{reason}"
+    );
+    assert_eq!(shop.status().expect_code(1).json()["counts"]["backups"], 0);
+}

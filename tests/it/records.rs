@@ -212,3 +212,26 @@ fn a_state_directory_that_was_copied_is_a_problem_and_hides_no_verdict() {
     assert_eq!(status["counts"]["restore_tests_failed"], 1, "{status:#}");
     assert_eq!(status["counts"]["backup_runs_succeeded"], 2, "{status:#}");
 }
+
+#[test]
+fn an_empty_place_where_a_repository_was_is_no_place_for_a_new_one() {
+    let shop = Shop::open();
+    shop.backup();
+    let (repository, away) = (shop.directory.join("repository"), shop.directory.join("away"));
+    fs::rename(&repository, &away).unwrap();
+    let refused = shop.ernstfall().run(["backup", "shop"]).expect_code(1);
+    assert!(
+        refused.stderr.contains("is there no longer: mount its disk"),
+        "{}",
+        refused.stderr
+    );
+    let check = shop.ernstfall().run(["check"]).expect_code(1);
+    assert!(check.stdout.contains("is there no longer"), "{}", check.stdout);
+    let _ = fs::remove_dir_all(&repository);
+    fs::rename(&away, &repository).unwrap();
+    shop.backup();
+    // As it is advised, where that is meant.
+    fs::rename(&repository, &away).unwrap();
+    fs::remove_dir_all(shop.directory.join("state/repositories")).unwrap();
+    shop.backup();
+}

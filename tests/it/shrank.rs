@@ -206,24 +206,35 @@ fn another_machine_reads_the_earlier_numbers_from_the_backup_and_unknown_is_no_a
         .run(["acknowledge", "shop", &second])
         .expect_code(0);
 
-    // The note here is of the first backup, and the second one's contents cannot be read.
+    // The second one's contents cannot be read: then the note that is here, of the first, has to do.
     let contents = shop.object_file(&shop.manifest(&second)["contents"]);
     overwrite(&contents, b"damaged");
     shop.database.execute("delete from orders where id > 20");
     let (third, found) = findings(&shop.ernstfall());
+    assert!(found[0].1.contains("20 rows left of 500"), "{found:?}");
+    assert_eq!(shop.manifest(&third)["shrank"]["since"], first.as_str());
+    shop.ernstfall()
+        .run(["acknowledge", "shop", &third])
+        .expect_code(0);
+
+    // A machine without a note, and nothing that it could read.
+    overwrite(&shop.object_file(&shop.manifest(&third)["contents"]), b"damaged");
+    shop.database.execute("delete from orders where id > 10");
+    let state = shop.directory.join("without-a-note").display().to_string();
+    let new_machine = shop.ernstfall().key("state_dir", &format!("{state:?}"));
+    let (fourth, found) = findings(&new_machine);
     let [(severity, message)] = found.as_slice() else {
         panic!("{found:?}")
     };
     assert_eq!(severity, "info");
     assert!(message.starts_with("unknown whether content shrank"), "{message}");
-    assert!(message.contains(&second), "{message}");
-    assert_eq!(shop.manifest(&third)["shrank"], Value::Null);
+    assert!(message.contains(&third), "{message}");
+    assert_eq!(shop.manifest(&fourth)["shrank"], Value::Null);
     assert_eq!(problems(&shop), [""; 0]);
 
     // With a note of the newest backup, nothing need be read.
-    overwrite(&shop.object_file(&shop.manifest(&third)["contents"]), b"damaged");
+    overwrite(&shop.object_file(&shop.manifest(&fourth)["contents"]), b"damaged");
     shop.database.execute("delete from orders where id > 2");
-    let (_, found) = findings(&shop.ernstfall());
-    assert!(found[0].1.contains("2 rows left of 20"), "{found:?}");
-    assert_ne!(first, third);
+    let (_, found) = findings(&new_machine);
+    assert!(found[0].1.contains("2 rows left of 10"), "{found:?}");
 }

@@ -334,8 +334,14 @@ mod tests {
         let detached = [("q_1/q", 10), ("q_2", 1000)];
         assert_eq!(lost(&detached, &attached), Vec::<String>::new());
         assert_eq!(lost(&attached, &detached), Vec::<String>::new());
-        assert_eq!(lost(&attached, &[("q_1/q", 10), ("q_2", 0)]), ["q 1010 10"]);
-        assert_eq!(lost(&detached, &[("q_1/q", 10), ("q_2/q", 0)]), ["q_2 1000 0"]);
+        assert_eq!(
+            lost(&attached, &[("q_1/q", 10), ("q_2", 0)]),
+            ["public.q 1010 10"]
+        );
+        assert_eq!(
+            lost(&detached, &[("q_1/q", 10), ("q_2/q", 0)]),
+            ["public.q_2 1000 0"]
+        );
     }
 
     #[test]
