@@ -43,7 +43,7 @@ pub(super) fn start_logging(global: &Global) {
         .init();
 }
 
-/// What [encryption] says; the identity's secret is not fetched yet.
+/// What `[encryption]` says; the identity's secret is not fetched yet.
 fn keys(config: &Config, environment: &Environment) -> Keys {
     let Some(encryption) = &config.encryption else {
         return Keys::default();
@@ -66,7 +66,7 @@ pub(super) struct Setup {
     pub(super) signals: Signals,
     /// Of all targets, resolved when first wanted.
     connections: OnceLock<Vec<ConnectionSettings>>,
-    /// Of [encryption]; one for all runs of this process, so that the identity is fetched once.
+    /// Of `[encryption]`; one for all runs of this process, so that the identity is fetched once.
     pub(super) keys: Keys,
 }
 
