@@ -29,6 +29,9 @@ trap 'kill -INT $server; wait $server || true; rm -rf "$directory"' EXIT
 until pg_isready --quiet; do kill -0 $server; done
 createdb bench
 pgbench --initialize --scale="$scale" --quiet bench 2>/dev/null
+# pgbench's rows compress to almost nothing.
+psql --quiet --no-psqlrc bench --command="create table noise as
+    select n, md5(n::text) || md5((-n)::text) as text from generate_series(1, $((scale * 50000))) n"
 "$program" init "$directory/with-key.toml" --url "host=$directory user=postgres dbname=bench" --quiet >/dev/null
 recipient=$(sed -nE 's/^# public key: //p' "$directory/age.key")
 

@@ -56,7 +56,7 @@ fn keys(config: &Config, environment: &Environment) -> Keys {
         });
         fetch
     });
-    Keys::new(Some(encryption.recipients.clone()), fetch)
+    Keys::new(encryption.recipients.clone(), fetch)
 }
 
 /// The configuration, and the surroundings it was read in.

@@ -142,7 +142,7 @@ impl Config {
         };
         let encryption = root
             .table("encryption")
-            .and_then(|table| Encryption::read(&table, base));
+            .map(|table| Encryption::read(&table, base));
         let http = root.table("http").map(|table| Http::read(&table, base));
         let limits = root
             .table("limits")

@@ -59,7 +59,8 @@ pub enum ObjectLockMode {
 
 #[derive(Debug, Clone)]
 pub struct Encryption {
-    pub recipients: Recipients,
+    /// `None`: new backups are stored in the clear, and earlier ones can be read.
+    pub recipients: Option<Recipients>,
     /// What reads backups; a machine that only backs up needs none.
     pub identity: Option<SecretSource>,
 }
@@ -249,7 +250,7 @@ impl ObjectLock {
 }
 
 impl Encryption {
-    pub(super) fn read(table: &Table<'_>, base: &Path) -> Option<Self> {
+    pub(super) fn read(table: &Table<'_>, base: &Path) -> Self {
         // Somebody may have pasted the identity here: it must not be shown.
         table.hide("recipients");
         let texts = table.texts("recipients");
@@ -259,23 +260,20 @@ impl Encryption {
             }
             None
         });
-        if !table.has("recipients") {
+        if !table.has("recipients") && !table.has("identity") {
             table.missing(
                 "recipients",
                 "list the age recipients (\"age1…\") that may decrypt backups",
             );
-        } else if texts.is_empty() {
+        } else if table.has("recipients") && texts.is_empty() {
             table.fault(
                 "recipients",
-                "lists nobody: name at least one recipient, or remove [encryption]",
+                "lists nobody: name at least one recipient, or remove the key",
             );
         }
         let identity = table.secret("identity").map(|secret| secret.relative_to(base));
         table.finish();
-        Some(Self {
-            recipients: recipients?,
-            identity,
-        })
+        Self { recipients, identity }
     }
 }
 

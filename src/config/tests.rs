@@ -59,6 +59,8 @@ fn faults(text: &str) -> String {
     parse(text).unwrap_err().to_string()
 }
 
+const SOMEBODYS_KEY: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
 /// Switches on every key that is commented out: lines that begin with `#` and no space.
 fn uncommented(text: &str) -> String {
     let switched_on = |line: &str| match line.strip_prefix('#') {
@@ -66,7 +68,9 @@ fn uncommented(text: &str) -> String {
         _ => format!("{line}\n"),
     };
     // Keys of the whole file come before all tables anyhow.
-    text.lines().map(switched_on).collect()
+    let text: String = text.lines().map(switched_on).collect();
+    // No key that works stands in an example: somebody might switch it on.
+    text.replace("age1-YOUR-PUBLIC-KEY", SOMEBODYS_KEY)
 }
 
 #[test]
@@ -307,6 +311,22 @@ fn what_would_be_dangerous_is_refused() {
         let shown = faults(&format!("{SMALLEST}\n{addition}\n"));
         assert!(shown.contains(part_of_message), "{addition}\n{shown}");
     }
+}
+
+#[test]
+fn an_identity_alone_reads_earlier_backups_and_the_examples_key_is_refused() {
+    let alone = parse(&format!(
+        "{SMALLEST}\n[encryption]\nidentity = {{ file = \"age.key\" }}\n"
+    ))
+    .unwrap();
+    assert!(alone.encryption.unwrap().recipients.is_none());
+    let shown = faults(&format!(
+        "{SMALLEST}\n[encryption]\nrecipients = [\"age1-YOUR-PUBLIC-KEY\"]\n"
+    ));
+    assert!(
+        shown.contains("begins like an age recipient, and is damaged"),
+        "{shown}"
+    );
 }
 
 #[test]

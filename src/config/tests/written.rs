@@ -37,7 +37,7 @@ fn what_init_writes_is_read_back() {
         assert_eq!(config.target("shop").unwrap().url, url);
         let read = config
             .encryption
-            .map(|found| (found.recipients.to_texts(), found.identity));
+            .map(|found| (found.recipients.unwrap().to_texts(), found.identity));
         let identity = SecretSource::File(directory.path().join("age.key"));
         assert_eq!(read, encryption.map(|_| (vec![public.clone()], Some(identity))));
         parse(&uncommented(&text)).unwrap_or_else(|error| panic!("{error}"));

@@ -16,6 +16,7 @@ use super::{CheckLine, Lines};
 pub async fn encryption(keys: &Keys, file: Option<&Path>) -> Vec<CheckLine> {
     let mut lines = Lines::of("encryption");
     let Some(recipients) = keys.recipients() else {
+        in_the_clear(keys, &mut lines).await;
         return lines.lines;
     };
     let recipients = recipients.to_texts();
@@ -38,6 +39,26 @@ pub async fn encryption(keys: &Keys, file: Option<&Path>) -> Vec<CheckLine> {
         private(file, &mut lines);
     }
     lines.lines
+}
+
+/// Without recipients an identity reads what was encrypted before.
+async fn in_the_clear(keys: &Keys, lines: &mut Lines) {
+    match keys.identities().await {
+        Ok(None) => {}
+        Ok(Some(identities)) => lines.warning(
+            "recipients",
+            format!(
+                "none: new backups are stored in the clear, and earlier ones are read with the key of {}",
+                identities.public_keys().join(", ")
+            ),
+            "add `recipients` to [encryption], unless that is meant",
+        ),
+        Err(error) => lines.failed(
+            "identity",
+            format!("earlier backups that are encrypted cannot be read: {error}"),
+            "correct `identity` in [encryption]",
+        ),
+    }
 }
 
 fn belongs(identities: &Identities, recipients: &[String], lines: &mut Lines) {
