@@ -205,6 +205,59 @@ fn what_a_killed_backup_stored_is_removed_with_all_its_versions() {
     assert_eq!(place.server.versions(), now.len(), "old versions stayed");
 }
 
+/// Prunes all but the newest backup, and what is left of it two days later; the record of that.
+fn prune_in_two_steps(place: &Place) -> Value {
+    let prune = || {
+        let keeping = place.ernstfall().target_key("retention", "{ last = 1 }");
+        keeping.run(["prune", "shop", "--json"]).expect_code(0).json()
+    };
+    let first = prune();
+    assert_eq!(first["removed"].as_array().unwrap().len(), 1, "{first:#}");
+    place.server.age(std::time::Duration::from_secs(48 * 3600));
+    prune()
+}
+
+#[test]
+fn what_prune_removes_is_gone_with_all_its_versions_and_the_freed_space_is_told() {
+    let place = Place::open();
+    place.server.keep_versions();
+    let (old, new) = (place.backup(), place.backup());
+    let stored = place.manifest(&old)["totals"]["stored_bytes"].clone();
+    let record = prune_in_two_steps(&place);
+    assert!(place.keys_with(&old).is_empty());
+    assert!(!place.keys_with(&new).is_empty());
+    assert_eq!(
+        place.server.versions(),
+        place.server.keys().len(),
+        "old versions stayed"
+    );
+    // The tombstone takes some bytes more.
+    assert!(record["freed_bytes"].as_u64() > stored.as_u64(), "{record:#}");
+    assert_eq!(record["kept"], serde_json::json!([]));
+    place.restore_test().expect_code(0);
+}
+
+#[test]
+fn versions_that_may_not_be_removed_are_told_and_count_as_no_freed_space() {
+    let place = Place::open();
+    place.server.keep_versions();
+    let old = place.backup();
+    place.backup();
+    let before = place.server.versions();
+    place.server.lock_versions();
+    let record = prune_in_two_steps(&place);
+    assert!(place.keys_with(&old).is_empty());
+    assert_eq!(record["freed_bytes"], 0, "{record:#}");
+    let kept = record["kept"].as_array().unwrap();
+    assert!(
+        kept.iter()
+            .any(|line| line.as_str().unwrap().contains("may not be removed")),
+        "{record:#}"
+    );
+    assert!(place.server.versions() >= before, "what is locked stays");
+    place.restore_test().expect_code(0);
+}
+
 #[test]
 fn a_backup_whose_put_fails_for_good_fails_and_leaves_nothing() {
     let place = Place::open();

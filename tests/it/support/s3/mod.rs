@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::service::{S3Service, S3ServiceBuilder};
@@ -191,6 +191,14 @@ impl S3Server {
     /// No version may be removed from now on, as with Object Lock.
     pub(crate) fn lock_versions(&self) {
         self.state().locked = true;
+    }
+
+    /// Everything was stored by this much earlier than it was.
+    pub(crate) fn age(&self, by: Duration) {
+        let mut state = self.state();
+        for version in state.objects.values_mut().flatten() {
+            version.modified -= by;
+        }
     }
 
     pub(crate) fn set_conditions(&self, conditions: Conditions) {
