@@ -127,7 +127,9 @@ fn promised<'a>(
         promised.extend(around_loss(all, good, loss, known.acknowledged));
     }
     for damaged in known.damaged {
-        let last_good = good.iter().rev().find(|one| one.id < *damaged);
+        // Of two backups of one second the ids do not tell which came first.
+        let is_before = |one: &&&Manifest| one.id.second() <= damaged.second();
+        let last_good = good.iter().rev().find(is_before);
         let reason =
             format!("before {damaged}, whose manifest is damaged and may have told a loss of content");
         promised.extend(last_good.map(|one| (&one.id, reason)));

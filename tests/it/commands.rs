@@ -154,7 +154,7 @@ fn init_without_a_database_leaves_a_place_for_one() {
     assert!(
         output
             .stdout
-            .contains("without this key no backup can be restored"),
+            .contains("without this key nobody can restore a backup"),
         "{}",
         output.stdout
     );

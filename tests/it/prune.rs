@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::json::{assert_fits, schema};
 use crate::shop::{Shop, overwrite};
+use crate::support::account::Account;
 use crate::support::ernstfall::{Ernstfall, Output};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -442,10 +443,13 @@ fn objects_that_another_backup_names_and_those_of_damaged_manifests_are_left_alo
     overwrite(&shop.manifest_file(&newest), manifest.to_string().as_bytes());
     let mut escaping = shop.manifest(&hostile);
     escaping["data"][0]["key"] = "../../../../etc/passwd".into();
-    overwrite(&shop.manifest_file(&hostile), escaping.to_string().as_bytes());
-    overwrite(&shop.manifest_file(&damaged), b"{");
     prune(&keeping(&shop, LAST_ONE)).expect_code(0);
     assert!(!shop.manifest_file(&shared).exists());
+    // Before the objects go, somebody puts manifests back that are of no use.
+    for (id, text) in [(&hostile, escaping.to_string()), (&damaged, "{".to_owned())] {
+        fs::write(shop.manifest_file(id), text).unwrap();
+        Account::unprivileged().own(&shop.manifest_file(id));
+    }
     age(&shop.target_directory(), 25 * HOUR);
     let before = files(&shop.target_directory().join("backups"));
     let output = prune(&keeping(&shop, LAST_ONE)).expect_code(0);
