@@ -12,6 +12,7 @@
 //! - [`ops`]: the use cases: backup, restore, restore test.
 //! - [`observe`]: views of records: status and lists. They never start work.
 //! - [`config`]: the configuration file, checked as a whole.
+//! - [`daemon`]: schedules, one loop for each task and target. It knows no task.
 //! - [`cli`]: commands, output and exit codes.
 
 pub mod model;
@@ -24,4 +25,5 @@ pub mod journal;
 pub mod ops;
 pub mod observe;
 pub mod config;
+pub mod daemon;
 pub mod cli;

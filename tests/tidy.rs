@@ -18,7 +18,8 @@ const LEVELS: &[(&str, u32)] = &[
     ("ops", 5),
     ("observe", 6),
     ("config", 7),
-    ("cli", 8),
+    ("daemon", 8),
+    ("cli", 9),
 ];
 
 /// A foreign crate is named in one place only, so that it can be replaced there. A place is the start of a path.
@@ -27,6 +28,7 @@ const PLACES: &[(&str, &[&str])] = &[
     ("aws_config", &["src/store/s3/"]),
     ("aws_sdk_s3", &["src/store/s3.rs", "src/store/s3/"]),
     ("aws_smithy_http_client", &["src/store/s3/"]),
+    ("axum", &["src/observe/http"]),
     ("clap", &["src/cli/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
@@ -34,8 +36,10 @@ const PLACES: &[(&str, &[&str])] = &[
     ("cron", &["src/model/schedule.rs"]),
     ("indicatif", &["src/cli/"]),
     ("landlock", &["src/scratch/sandbox"]),
+    ("prometheus", &["src/observe/metrics"]),
     // Only tests serve S3.
     ("s3s", &[]),
+    ("sd_notify", &["src/daemon/"]),
     ("seccompiler", &["src/scratch/sandbox"]),
     ("tokio_postgres", &["src/postgres/", "src/scratch/"]),
     ("toml", &["src/config/"]),

@@ -1,5 +1,6 @@
 //! Views of what was recorded. They are folded anew from manifests and records, keep nothing, and start nothing.
 
+pub mod gathered;
 pub mod status;
 mod problems;
 #[cfg(test)]

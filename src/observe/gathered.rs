@@ -1,0 +1,68 @@
+//! What the daemon has gathered by one moment: metrics, pages and alerts are views of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use crate::journal::{History, RunStart, Task};
+use crate::model::target_name::TargetName;
+use crate::observe::status::TargetFacts;
+use crate::repository::Manifests;
+
+/// Replaced as a whole, never changed in place.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// When the daemon started, by this machine's clock.
+    pub started_at: DateTime<Utc>,
+    /// The targets of the configuration, in its order.
+    pub targets: Vec<TargetFacts>,
+    /// As the repository was last seen; a target that was never seen there is absent.
+    pub manifests: BTreeMap<TargetName, Manifests>,
+    /// When all of the repository was last seen.
+    pub repository_seen_at: Option<DateTime<Utc>>,
+    /// Why it could not be seen the last time; `None` where it was.
+    pub repository_fault: Option<String>,
+    /// Of this machine, and of others as the repository was last seen.
+    pub history: History,
+    /// The chain that this machine writes, and its last record when the daemon started: what follows is counted.
+    pub counted_from: (String, u64),
+    /// Runs under way on this machine, in any process.
+    pub running: Vec<RunStart>,
+    pub tasks: Vec<TaskState>,
+    pub heartbeats: Vec<HeartbeatState>,
+    /// Why the configuration that was last asked for is not in force.
+    pub configuration_fault: Option<String>,
+}
+
+/// How one task of one target stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskState {
+    pub target: TargetName,
+    pub task: Task,
+    /// In the words of the configuration.
+    pub schedule: String,
+    /// `None`: not before something happens, such as a backup.
+    pub next_run_at: Option<DateTime<Utc>>,
+    /// It is due, and waits for its turn.
+    pub waiting_since: Option<DateTime<Utc>>,
+    /// Of a run of this process.
+    pub running_since: Option<DateTime<Utc>>,
+    /// When a run of now would be given up.
+    pub deadline: Option<Duration>,
+    /// Slots without a run of their own, since the daemon started.
+    pub skipped: u64,
+}
+
+/// How the heartbeat of one target stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeartbeatState {
+    pub target: TargetName,
+    pub every: Duration,
+    /// The last one that was written, by the source's clock.
+    pub written_at: Option<DateTime<Utc>>,
+    /// The source's clock minus ours, as last measured.
+    pub clock_skew_seconds: Option<f64>,
+    /// Why the last one could not be written.
+    pub fault: Option<String>,
+}
