@@ -1,6 +1,7 @@
 //! What the daemon has gathered by one moment: metrics, pages and alerts are views of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +11,7 @@ use crate::model::target_name::TargetName;
 use crate::observe::status::TargetFacts;
 use crate::repository::Manifests;
 
-/// Replaced as a whole, never changed in place.
+/// Replaced as a whole, and cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Gathered {
     /// When the daemon started, by this machine's clock.
@@ -18,13 +19,13 @@ pub struct Gathered {
     /// The targets of the configuration, in its order.
     pub targets: Vec<TargetFacts>,
     /// As the repository was last seen; a target that was never seen there is absent.
-    pub manifests: BTreeMap<TargetName, Manifests>,
+    pub manifests: BTreeMap<TargetName, Arc<Manifests>>,
     /// When all of the repository was last seen.
     pub repository_seen_at: Option<DateTime<Utc>>,
     /// Why it could not be seen the last time; `None` where it was.
     pub repository_fault: Option<String>,
     /// Of this machine, and of others as the repository was last seen.
-    pub history: History,
+    pub history: Arc<History>,
     /// The chain that this machine writes, and its last record when the daemon started: what follows is counted.
     pub counted_from: (String, u64),
     /// Runs under way on this machine, in any process.

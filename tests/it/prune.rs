@@ -165,7 +165,10 @@ fn what_retention_keeps_no_longer_goes_at_once_and_its_objects_after_the_grace_t
     assert_fits(&schema("prune-plan.schema.json"), &planned);
     // Backups of one second stand in no order.
     let leftovers = planned["leftovers"].as_array().unwrap();
-    let of_first = leftovers.iter().find(|one| one["backup"] == first.as_str()).unwrap();
+    let of_first = leftovers
+        .iter()
+        .find(|one| one["backup"] == first.as_str())
+        .unwrap();
     assert_eq!(of_first["due"], true);
     let record = prune(&product).expect_code(0).json();
     assert_eq!(record["objects"], data.len());
