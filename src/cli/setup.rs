@@ -208,6 +208,7 @@ impl Setup {
             bin_dir: self.config.bin_dir.clone(),
             progress,
             cancel: self.signals.cancel.clone(),
+            deadline: None,
             state_dir: self.config.state_dir.clone(),
             clock: Utc::now,
         }

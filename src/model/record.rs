@@ -117,8 +117,11 @@ pub struct BackupRecord {
 pub enum Trigger {
     Command,
     Schedule,
+    /// It was due before the daemon started.
     CatchUp,
     AfterBackup,
+    /// The run before could not do its work.
+    Retry,
 }
 
 /// One timed part of a run, from a monotonic clock.
@@ -161,6 +164,9 @@ pub struct RestoreTestRecord {
     pub verdict: Verdict,
     /// Why it is not `passed`; `null` when it is.
     pub reason: Option<String>,
+    /// Somebody ended it, so that it says nothing, and does not count as a run of the schedule.
+    #[serde(default)]
+    pub cancelled: bool,
     pub started_at: DateTime<Utc>,
     pub finished_at: DateTime<Utc>,
     pub recovery_point: Option<RecoveryPoint>,

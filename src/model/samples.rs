@@ -117,6 +117,7 @@ pub(crate) fn restore_test(backup: i64, verdict: Verdict, at: i64) -> Record {
         trigger: Trigger::Schedule,
         verdict,
         reason: (verdict != Verdict::Passed).then(|| "why".to_owned()),
+        cancelled: false,
         started_at: time(at - 1),
         finished_at: time(at),
         recovery_point: None,

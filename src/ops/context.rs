@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Error, Journal, Run, RunId, RunStart, Task};
+use crate::model::human_duration::HumanDuration;
 use crate::model::target_name::TargetName;
 use crate::repository::Repository;
 
@@ -36,12 +38,43 @@ pub struct Context {
     pub progress: Arc<dyn Progress>,
     /// The first signal: stop at the next safe point and clean up.
     pub cancel: CancellationToken,
+    /// A run that takes longer is given up: it hangs. `None`: as long as it takes.
+    pub deadline: Option<Duration>,
     pub state_dir: PathBuf,
     /// The wall clock; durations never come from it.
     pub clock: fn() -> DateTime<Utc>,
 }
 
+/// Why a run is ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    #[error("cancelled by a signal")]
+    Signal,
+    #[error(
+        "given up after {}, which is its deadline: it hung, or was far slower than usual; look at what it was doing, or raise `timeouts` of the target",
+        HumanDuration::from_seconds(.0.as_secs())
+    )]
+    Deadline(Duration),
+}
+
 impl Context {
+    /// Returns when the run shall end, counted from this call.
+    pub(super) async fn halted(&self) -> Halt {
+        let past = async {
+            match self.deadline {
+                Some(deadline) => {
+                    tokio::time::sleep(deadline).await;
+                    Halt::Deadline(deadline)
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.cancel.cancelled() => Halt::Signal,
+            halt = past => halt,
+        }
+    }
+
     /// Notes in the journal that a run has begun, so that a killed one is found.
     pub(super) fn start_run(
         &self,

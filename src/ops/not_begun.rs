@@ -62,6 +62,7 @@ impl NotBegun {
             trigger: self.trigger,
             verdict: Verdict::CouldNotRun,
             reason: Some(self.reason),
+            cancelled: false,
             started_at: self.at,
             finished_at: self.at,
             recovery_point: None,

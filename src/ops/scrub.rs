@@ -8,7 +8,7 @@ use crate::model::manifest::{Manifest, Object};
 use crate::model::record::{FORMAT, Record, Trigger, Verdict};
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::{ScrubRecord, ScrubbedBackup};
-use crate::ops::context::Context;
+use crate::ops::context::{Context, Halt};
 use crate::repository::{Error as RepositoryError, Manifests, ReadError, Unreadable};
 
 /// Objects in memory at once; each has 64 MiB and a row at most.
@@ -29,8 +29,8 @@ enum ScrubError {
     Repository(#[from] RepositoryError),
     #[error("target `{0}` has no backup yet: there is nothing to read back")]
     NoBackup(TargetName),
-    #[error("cancelled by a signal")]
-    Cancelled,
+    #[error(transparent)]
+    Halted(#[from] Halt),
 }
 
 /// Reads the target's backups back. The record is in the journal when this returns.
@@ -48,7 +48,7 @@ pub async fn scrub(
     let work = perform(context, target, options, &mut backups);
     let result = tokio::select! {
         result = work => result,
-        () = context.cancel.cancelled() => Err(ScrubError::Cancelled),
+        halt = context.halted() => Err(halt.into()),
     };
     let (verdict, reason) = judge(&result, &backups);
     let record = ScrubRecord {

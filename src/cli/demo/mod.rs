@@ -125,6 +125,7 @@ async fn play(
             bin_dir: Some(bin_dir),
             progress: progress::display(global, &target),
             cancel: signals.cancel.clone(),
+            deadline: None,
             state_dir: place.state(),
             clock: Utc::now,
         };

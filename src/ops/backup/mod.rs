@@ -34,7 +34,7 @@ use crate::model::contents::NotCovered;
 use crate::model::manifest::Manifest;
 use crate::model::record::{BackupRecord, FORMAT, Outcome, Record, Trigger};
 use crate::model::verification::{Finding, Severity};
-use crate::ops::context::Context;
+use crate::ops::context::{Context, Halt};
 use crate::ops::phases::Phases;
 use crate::ops::target::Target;
 use crate::postgres::ChildError;
@@ -135,8 +135,8 @@ pub enum BackupError {
         "{0} is a standby that has replayed no transaction since it started, so its recovery point is unknown: back up the primary, or once the standby has replayed something"
     )]
     RecoveryPointUnknown(String),
-    #[error("cancelled by a signal")]
-    Cancelled,
+    #[error(transparent)]
+    Halted(#[from] Halt),
 }
 
 /// What a run has found out so far, whether or not it succeeds.
@@ -195,7 +195,7 @@ pub async fn backup(
     let work = perform(context, target, options, &mut run, &notes, &mut phases);
     let result = tokio::select! {
         result = work => result,
-        () = context.cancel.cancelled() => Err(BackupError::Cancelled),
+        halt = context.halted() => Err(halt.into()),
     };
     if result.is_err() {
         notes.wait_for_puts().await;
@@ -265,7 +265,7 @@ fn record(
     let manifest = result.as_ref().ok();
     let outcome = match result {
         Ok(_) => Outcome::Succeeded,
-        Err(BackupError::Cancelled) => Outcome::Cancelled,
+        Err(BackupError::Halted(Halt::Signal)) => Outcome::Cancelled,
         Err(_) => Outcome::Failed,
     };
     BackupRecord {

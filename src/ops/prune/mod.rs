@@ -16,7 +16,7 @@ use crate::model::record::{FORMAT, Outcome, Record, Trigger};
 use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::PruneRecord;
-use crate::ops::context::Context;
+use crate::ops::context::{Context, Halt};
 use crate::repository::Error as RepositoryError;
 use crate::store::ErrorKind;
 
@@ -59,8 +59,8 @@ pub enum PruneError {
         "a newer version wrote {0}, and may use objects of other backups, so nothing is removed: update ernstfall"
     )]
     NewerFormat(String),
-    #[error("cancelled by a signal")]
-    Cancelled,
+    #[error(transparent)]
+    Halted(#[from] Halt),
 }
 
 impl PruneError {
@@ -87,7 +87,7 @@ pub async fn prune(
     let started_at = (context.clock)();
     let planned = tokio::select! {
         planned = plan(context, settings) => planned,
-        () = context.cancel.cancelled() => Err(PruneError::Cancelled),
+        halt = context.halted() => Err(halt.into()),
     };
     if let Ok(plan) = &planned {
         plan.remarks
@@ -113,7 +113,7 @@ pub async fn prune(
         trigger,
         outcome: match &result {
             Ok(()) => Outcome::Succeeded,
-            Err(PruneError::Cancelled) => Outcome::Cancelled,
+            Err(PruneError::Halted(Halt::Signal)) => Outcome::Cancelled,
             Err(_) => Outcome::Failed,
         },
         reason: result.err().map(|error| crate::ops::chain(&error)),

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::journal::RunId;
 use crate::model::upkeep::PrunedBackup;
-use crate::ops::context::Context;
+use crate::ops::context::{Context, Halt};
 use crate::ops::fault_point::pause;
 use crate::repository::{Error as RepositoryError, Tombstone};
 use crate::store::{Freed, Listed};
@@ -176,7 +176,7 @@ impl<'a> Removal<'a> {
         }
         match failure {
             Some(error) => Err(error),
-            None if begun.load(Ordering::Relaxed) < all => Err(PruneError::Cancelled),
+            None if begun.load(Ordering::Relaxed) < all => Err(PruneError::Halted(Halt::Signal)),
             None => Ok(()),
         }
     }

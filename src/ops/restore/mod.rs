@@ -23,6 +23,7 @@ pub(super) mod source;
 mod tables;
 
 use crate::model::record::Verdict;
+use crate::ops::context::Halt;
 use crate::ops::keys::KeyError;
 use crate::postgres::ChildError;
 use crate::postgres::error::Error as PostgresError;
@@ -94,8 +95,8 @@ pub enum RestoreError {
     Refused(String),
     #[error("a task of the restore ended unexpectedly")]
     Task(#[from] tokio::task::JoinError),
-    #[error("cancelled by a signal")]
-    Cancelled,
+    #[error(transparent)]
+    Halted(#[from] Halt),
 }
 
 impl RestoreError {

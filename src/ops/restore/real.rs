@@ -140,7 +140,7 @@ pub async fn restore(
     let work = perform(context, target, to, options, &mut run, &mut phases, &mut manifest);
     let result = tokio::select! {
         result = work => result,
-        () = context.cancel.cancelled() => Err(RestoreError::Cancelled),
+        halt = context.halted() => Err(halt.into()),
     };
     let (outcome, verdict, reason) = judge(&result);
     let record = RestoreRecord {
@@ -180,11 +180,7 @@ pub(super) fn judge(result: &Result<Verification, RestoreError>) -> (Outcome, Ve
                 (Outcome::Failed, Verdict::Failed, Some(reason))
             }
         },
-        Err(RestoreError::Cancelled) => (
-            Outcome::Cancelled,
-            Verdict::CouldNotRun,
-            Some(RestoreError::Cancelled.to_string()),
-        ),
+        Err(RestoreError::Halted(halt)) => (Outcome::Cancelled, Verdict::CouldNotRun, Some(halt.to_string())),
         Err(error) => (Outcome::Failed, error.verdict(), Some(crate::ops::chain(error))),
     }
 }

@@ -25,14 +25,8 @@ pub(super) async fn run(
             .select_text_alone(&format!("run the check {}", check.name), &check.sql)
             .await;
         session.batch("roll back", "ROLLBACK").await?;
-        let value = match &answer {
-            Err(error) if error.is_environment() => {
-                return Err(answer
-                    .map(drop)
-                    .map_err(Into::into)
-                    .err()
-                    .unwrap_or(RestoreError::Cancelled));
-            }
+        let value = match answer {
+            Err(error) if error.is_environment() => return Err(error.into()),
             Err(error) => Err(error.to_string()),
             Ok(rows) => match rows.as_slice() {
                 [row] if row.len() == 1 => Ok(row.get(0).unwrap_or("null").to_owned()),

@@ -7,7 +7,7 @@ use crate::model::cycle::{cycle_ended_by_rpa_seconds, cycle_rpa_seconds};
 use crate::model::manifest::Manifest;
 use crate::model::record::{FORMAT, ObjectiveResult, Objectives, Phase, RestoreTestRecord, Verdict};
 use crate::model::verification::Verification;
-use crate::ops::context::Context;
+use crate::ops::context::{Context, Halt};
 use crate::ops::restore::RestoreError;
 use crate::ops::target::Target;
 
@@ -112,6 +112,7 @@ pub(super) fn record(
         trigger: options.trigger,
         verdict,
         reason,
+        cancelled: matches!(result, Err(RestoreError::Halted(Halt::Signal))),
         started_at,
         finished_at: (context.clock)(),
         recovery_point: found.manifest.as_ref().map(|manifest| manifest.recovery_point),

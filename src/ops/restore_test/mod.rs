@@ -77,7 +77,7 @@ pub async fn restore_test(
     );
     let result = tokio::select! {
         result = work => result,
-        () = context.cancel.cancelled() => Err(RestoreError::Cancelled),
+        halt = context.halted() => Err(halt.into()),
     };
     let result = match &scratch {
         Some(scratch) => result.map_err(|error| scratch.explain(error)),

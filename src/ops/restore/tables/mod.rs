@@ -72,7 +72,7 @@ pub async fn restore(
     let mut result = tokio::select! {
         biased;
         result = work => result.map_err(of_given_database),
-        () = context.cancel.cancelled() => Err(RestoreError::Cancelled),
+        halt = context.halted() => Err(halt.into()),
     };
     phases.end();
     if let (Ok(verification), Some(prepared)) = (&result, &prepared)
