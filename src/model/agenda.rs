@@ -55,6 +55,8 @@ pub struct Due {
     pub why: Why,
     /// Slots that have passed and get no run of their own.
     pub skipped: u64,
+    /// Others are likely to be due at this very moment: at a time on the clock, or because a daemon just started.
+    pub in_step: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,12 +101,14 @@ pub fn by_the_clock(
             at,
             why: Why::Retry,
             skipped: slot.passed,
+            in_step: false,
         }),
         (None, Some(at)) => Some(Due {
             at,
             why,
             // One of those that have passed is served by this run.
             skipped: slot.passed.saturating_sub(u64::from(at <= now)),
+            in_step: !matches!(schedule, Schedule::Every(_)) || last.is_none() || why == Why::CatchUp,
         }),
         (None, None) => None,
     }
@@ -120,6 +124,7 @@ pub fn after_backup(newest: Option<NewestBackup>, runs: &[PastRun], now: DateTim
         at: newest.finished_at,
         why: Why::AfterBackup,
         skipped: newest.passed_over,
+        in_step: false,
     };
     Some(match retry_at(&after) {
         Some(at) => Due {
