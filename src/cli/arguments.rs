@@ -28,7 +28,7 @@ Exit codes:
   4    passed, but an objective (RPO or RTO) was missed
   130, 143  ended by a signal, cleaned up";
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Global {
     /// The configuration [default: $ERNSTFALL_CONFIG, ./ernstfall.toml, ~/.config/ernstfall/, /etc/ernstfall/]
     #[arg(long, value_name = "FILE", global = true)]
@@ -48,6 +48,8 @@ pub(super) struct Global {
 pub(super) enum Command {
     /// Write a configuration that works, try the connection, and say what to do next
     Init(Init),
+    /// The daemon: backups, restore tests and retention by schedule
+    Run,
     /// Take backups now
     Backup(Backup),
     /// Restore backups into scratch, compare and measure them, remove the copy

@@ -1,5 +1,7 @@
 //! `ernstfall backup`.
 
+use std::time::Duration;
+
 use crate::config;
 use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::{BackupRecord, Outcome, Trigger};
@@ -33,12 +35,20 @@ impl Task for Options {
     type Record = BackupRecord;
 
     /// The first backup makes it.
-    async fn repository(&self, setup: &Setup) -> Result<Repository, Failure> {
+    async fn repository(setup: &Setup) -> Result<Repository, Failure> {
         setup.repository_or_new().await
     }
 
-    fn subject(&self, setup: &Setup, target: &config::Target) -> Result<Target, Failure> {
+    fn subject(setup: &Setup, target: &config::Target) -> Result<Target, Failure> {
         setup.target(target)
+    }
+
+    fn trigger(&self) -> Trigger {
+        self.trigger
+    }
+
+    fn deadline(target: &config::Target) -> Option<Duration> {
+        target.timeouts.backup.map(Duration::from)
     }
 
     async fn run(&self, context: &Context, target: Target) -> Result<BackupRecord, JournalError> {
@@ -49,7 +59,7 @@ impl Task for Options {
         Ok(record)
     }
 
-    fn not_begun(&self, run: NotBegun, journal: &Journal) -> Result<BackupRecord, JournalError> {
+    fn not_begun(run: NotBegun, journal: &Journal) -> Result<BackupRecord, JournalError> {
         run.backup(journal)
     }
 

@@ -1,6 +1,9 @@
 //! What the commands that work on targets share: one target after the other, a record of each, and the gravest exit of
 //! all.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use chrono::Utc;
 use serde::Serialize;
 
@@ -8,7 +11,7 @@ use crate::config;
 use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::Trigger;
 use crate::model::target_name::TargetName;
-use crate::ops::context::Context;
+use crate::ops::context::{Context, Progress};
 use crate::ops::not_begun::NotBegun;
 use crate::repository::Repository;
 
@@ -17,28 +20,47 @@ use super::exit::{Exit, Failure};
 use super::setup::Setup;
 use super::{print, progress};
 
-/// What a command does with each target.
-pub(super) trait Task {
+/// What is done with each target: by a command now, or by the daemon when it is due.
+pub(super) trait Task: Clone + Send + Sync + 'static {
     /// What has to be known of a target.
-    type Subject;
-    type Record: Serialize;
+    type Subject: Send;
+    type Record: Serialize + Send;
 
     /// Where backups are, or are to be.
-    async fn repository(&self, setup: &Setup) -> Result<Repository, Failure> {
-        setup.repository().await
+    fn repository(setup: &Setup) -> impl Future<Output = Result<Repository, Failure>> + Send {
+        setup.repository()
     }
 
-    fn subject(&self, setup: &Setup, target: &config::Target) -> Result<Self::Subject, Failure>;
+    fn subject(setup: &Setup, target: &config::Target) -> Result<Self::Subject, Failure>;
+
+    fn trigger(&self) -> Trigger;
+
+    /// How long a run may take, as configured.
+    fn deadline(_target: &config::Target) -> Option<Duration> {
+        None
+    }
 
     /// The work itself; its record is in the journal when this returns.
-    async fn run(&self, context: &Context, subject: Self::Subject) -> Result<Self::Record, JournalError>;
+    fn run(
+        &self,
+        context: &Context,
+        subject: Self::Subject,
+    ) -> impl Future<Output = Result<Self::Record, JournalError>> + Send;
 
     /// Records a run that could not even begin.
-    fn not_begun(&self, run: NotBegun, journal: &Journal) -> Result<Self::Record, JournalError>;
+    fn not_begun(run: NotBegun, journal: &Journal) -> Result<Self::Record, JournalError>;
 
     fn exit(record: &Self::Record) -> Exit;
 
     fn show(record: &Self::Record);
+}
+
+/// Who hears of a run, and how long it may take.
+pub(super) struct Around {
+    pub(super) display: Arc<dyn Progress>,
+    pub(super) deadline: Option<Duration>,
+    /// First to remove and record what killed runs left.
+    pub(super) settle: bool,
 }
 
 /// Runs the task for the targets named, or for all. One that cannot even begin holds up no other.
@@ -50,23 +72,22 @@ pub(super) async fn each_target<T: Task>(
     let setup = Setup::load(global)?;
     let mut records = Vec::new();
     let mut exit = Exit::Done;
-    let mut settled = false;
+    let mut settle = true;
     for configured in setup.targets(names)? {
-        let (record, of_record) = match begin(global, &setup, configured, task, &mut settled).await {
-            Ok((context, subject)) => {
-                let record = task.run(&context, subject).await.map_err(Failure::operation)?;
-                setup.deliver(&context).await;
-                let exit = T::exit(&record);
-                (record, exit)
-            }
-            Err(failure) => {
-                print::error(&failure);
-                let reason = crate::ops::chain(failure.error.as_ref());
-                let record = task.not_begun(facts(configured, reason), &setup.journal()?);
-                (record.map_err(Failure::operation)?, failure.exit)
-            }
+        let around = Around {
+            display: progress::display(global, &configured.name),
+            deadline: T::deadline(configured),
+            settle,
         };
-        exit = exit.gravest(of_record);
+        let (record, failure) = run_once(&setup, configured, task, around)
+            .await
+            .map_err(Failure::operation)?;
+        if let Some(failure) = &failure {
+            print::error(failure);
+        } else {
+            settle = false;
+        }
+        exit = exit.gravest(failure.map_or_else(|| T::exit(&record), |failure| failure.exit));
         records.push(record);
         if let Some(signal) = setup.signals.exit() {
             exit = signal;
@@ -81,31 +102,52 @@ pub(super) async fn each_target<T: Task>(
     Ok(exit)
 }
 
-/// Everything that a run needs before it can begin.
-async fn begin<T: Task>(
-    global: &Global,
+/// Runs the task for one target, and delivers the record; also of a run that could not even begin, which comes with the
+/// reason.
+pub(super) async fn run_once<T: Task>(
     setup: &Setup,
     configured: &config::Target,
     task: &T,
-    settled: &mut bool,
-) -> Result<(Context, T::Subject), Failure> {
-    let display = progress::display(global, &configured.name);
-    let repository = task.repository(setup).await?;
-    let context = setup.context(repository, setup.journal()?, display);
-    if !std::mem::replace(settled, true) {
-        setup.settle(&context).await?;
+    around: Around,
+) -> Result<(T::Record, Option<Failure>), JournalError> {
+    match begin::<T>(setup, configured, around).await {
+        Ok((context, subject)) => {
+            let record = task.run(&context, subject).await?;
+            setup.deliver(&context).await;
+            Ok((record, None))
+        }
+        Err(failure) => {
+            let reason = crate::ops::chain(failure.error.as_ref());
+            let journal = Journal::open(&setup.config.state_dir)?;
+            let record = T::not_begun(facts(configured, task.trigger(), reason), &journal)?;
+            Ok((record, Some(failure)))
+        }
     }
-    Ok((context, task.subject(setup, configured)?))
 }
 
-fn facts(target: &config::Target, reason: String) -> NotBegun {
+/// Everything that a run needs before it can begin.
+async fn begin<T: Task>(
+    setup: &Setup,
+    configured: &config::Target,
+    around: Around,
+) -> Result<(Context, T::Subject), Failure> {
+    let repository = T::repository(setup).await?;
+    let mut context = setup.context(repository, setup.journal()?, around.display);
+    context.deadline = around.deadline;
+    if around.settle {
+        setup.settle(&context).await?;
+    }
+    Ok((context, T::subject(setup, configured)?))
+}
+
+fn facts(target: &config::Target, trigger: Trigger, reason: String) -> NotBegun {
     NotBegun {
         target: target.name.clone(),
         environment: target.environment.clone(),
         owner: target.owner.clone(),
         rpo_seconds: target.objectives.rpo.map(|rpo| rpo.as_seconds()),
         rto_seconds: target.objectives.rto.map(|rto| rto.as_seconds()),
-        trigger: Trigger::Command,
+        trigger,
         at: Utc::now(),
         reason,
     }

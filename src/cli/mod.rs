@@ -16,6 +16,7 @@ mod prune;
 mod restore;
 mod restore_tables;
 mod restore_test;
+mod run;
 mod scrub;
 mod setup;
 mod signals;
@@ -59,10 +60,15 @@ fn report(failure: &Failure) -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    setup::start_logging(&arguments.global);
+    let quietly = match arguments.command {
+        Command::Run => "info",
+        _ => "warn",
+    };
+    setup::start_logging(&arguments.global, quietly);
     let global = &arguments.global;
     match arguments.command {
         Command::Init(options) => init::run(global, &options).await,
+        Command::Run => run::run(global).await,
         Command::Backup(options) => backup::run(global, &options).await,
         Command::RestoreTest(options) => restore_test::run(global, &options).await,
         Command::Restore(options) => restore::run(global, &options).await,

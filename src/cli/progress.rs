@@ -26,6 +26,35 @@ pub(super) fn display(global: &Global, target: &TargetName) -> Arc<dyn Progress>
     }
 }
 
+/// For the daemon, whose runs nobody watches: what a person should read goes to the log.
+pub(super) fn logged(target: &TargetName) -> Arc<dyn Progress> {
+    Arc::new(Log {
+        prefix: format!("{target}: "),
+    })
+}
+
+/// The same for what concerns no single target.
+pub(super) fn logged_for_all() -> Arc<dyn Progress> {
+    Arc::new(Log {
+        prefix: String::new(),
+    })
+}
+
+struct Log {
+    prefix: String,
+}
+
+impl Progress for Log {
+    fn phase(&self, name: &str) {
+        tracing::debug!("{}{name}", self.prefix);
+    }
+    fn expect_bytes(&self, _bytes: u64) {}
+    fn rows(&self, _rows: u64, _bytes: u64) {}
+    fn note(&self, text: &str) {
+        tracing::info!("{}{text}", self.prefix);
+    }
+}
+
 /// Only what a person has to read.
 struct Quiet;
 

@@ -22,7 +22,7 @@ pub(super) async fn run(global: &Global, options: &Prune) -> Result<Exit, Failur
 }
 
 /// No connection is resolved: pruning asks nothing of the source, and goes on when that is gone for ever.
-fn settings(target: &config::Target) -> Settings {
+pub(super) fn settings(target: &config::Target) -> Settings {
     Settings {
         target: target.name.clone(),
         retention: setup::policy(target),

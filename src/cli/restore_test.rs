@@ -1,5 +1,7 @@
 //! `ernstfall restore-test`.
 
+use std::time::Duration;
+
 use crate::config;
 use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::{RestoreTestRecord, Trigger, Verdict};
@@ -32,15 +34,23 @@ impl Task for Options {
     type Subject = Target;
     type Record = RestoreTestRecord;
 
-    fn subject(&self, setup: &Setup, target: &config::Target) -> Result<Target, Failure> {
+    fn subject(setup: &Setup, target: &config::Target) -> Result<Target, Failure> {
         setup.target(target)
+    }
+
+    fn trigger(&self) -> Trigger {
+        self.trigger
+    }
+
+    fn deadline(target: &config::Target) -> Option<Duration> {
+        target.timeouts.restore_test.map(Duration::from)
     }
 
     async fn run(&self, context: &Context, target: Target) -> Result<RestoreTestRecord, JournalError> {
         restore_test::restore_test(context, &target, self).await
     }
 
-    fn not_begun(&self, run: NotBegun, journal: &Journal) -> Result<RestoreTestRecord, JournalError> {
+    fn not_begun(run: NotBegun, journal: &Journal) -> Result<RestoreTestRecord, JournalError> {
         run.restore_test(journal)
     }
 

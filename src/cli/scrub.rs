@@ -28,15 +28,19 @@ impl Task for Options {
     type Subject = TargetName;
     type Record = ScrubRecord;
 
-    fn subject(&self, _: &Setup, target: &config::Target) -> Result<TargetName, Failure> {
+    fn subject(_: &Setup, target: &config::Target) -> Result<TargetName, Failure> {
         Ok(target.name.clone())
+    }
+
+    fn trigger(&self) -> Trigger {
+        self.trigger
     }
 
     async fn run(&self, context: &Context, target: TargetName) -> Result<ScrubRecord, JournalError> {
         scrub::scrub(context, &target, self).await
     }
 
-    fn not_begun(&self, run: NotBegun, journal: &Journal) -> Result<ScrubRecord, JournalError> {
+    fn not_begun(run: NotBegun, journal: &Journal) -> Result<ScrubRecord, JournalError> {
         run.scrub(journal)
     }
 

@@ -27,11 +27,11 @@ use super::arguments::Global;
 use super::exit::Failure;
 use super::signals::Signals;
 
-/// Logs go to stderr; `RUST_LOG` has the last word.
-pub(super) fn start_logging(global: &Global) {
+/// Logs go to stderr; `RUST_LOG` has the last word. `quietly` is the level where nobody asked for another.
+pub(super) fn start_logging(global: &Global, quietly: &str) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (_, 0) => "warn",
+        (_, 0) => quietly,
         (_, 1) => "info",
         _ => "debug",
     };
@@ -41,6 +41,13 @@ pub(super) fn start_logging(global: &Global) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+}
+
+fn read(global: &Global) -> Result<(Config, Environment), Failure> {
+    let environment = Environment::of_this_process();
+    let path = Config::find(global.config.as_deref(), &environment).map_err(Failure::usage)?;
+    let config = Config::load(&path, &environment).map_err(Failure::usage)?;
+    Ok((config, environment))
 }
 
 /// What `[encryption]` says; the identity's secret is not fetched yet.
@@ -72,17 +79,37 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn load(global: &Global) -> Result<Self, Failure> {
-        let environment = Environment::of_this_process();
-        let path = Config::find(global.config.as_deref(), &environment).map_err(Failure::usage)?;
-        let config = Config::load(&path, &environment).map_err(Failure::usage)?;
+        let (config, environment) = read(global)?;
         let signals = Signals::listen().map_err(Failure::operation)?;
-        Ok(Self {
+        Ok(Self::of(config, environment, signals))
+    }
+
+    /// Reads the configuration again, for a process that goes on.
+    pub(super) fn load_again(&self, global: &Global) -> Result<Self, Failure> {
+        let (config, environment) = read(global)?;
+        let needs_restart = |key: &str| {
+            Failure::usage(anyhow!(
+                "{}: `{key}` has changed, which needs a restart",
+                config.file.display()
+            ))
+        };
+        if config.state_dir != self.config.state_dir {
+            return Err(needs_restart("state_dir"));
+        }
+        if config.http != self.config.http {
+            return Err(needs_restart("http"));
+        }
+        Ok(Self::of(config, environment, self.signals.clone()))
+    }
+
+    fn of(config: Config, environment: Environment, signals: Signals) -> Self {
+        Self {
             keys: keys(&config, &environment),
             config,
             environment,
             signals,
             connections: OnceLock::new(),
-        })
+        }
     }
 
     /// The targets named, or all. An unknown name is a usage error that says which there are.

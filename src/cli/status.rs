@@ -2,6 +2,7 @@
 
 use chrono::Utc;
 
+use crate::config;
 use crate::model::record::{ObjectiveVerdict, Verdict};
 use crate::observe::status::{TargetFacts, TargetStatus, fold};
 
@@ -25,13 +26,7 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
             .manifests(&target.name)
             .await
             .map_err(Failure::operation)?;
-        let facts = TargetFacts {
-            name: target.name.clone(),
-            environment: target.environment.clone(),
-            owner: target.owner.clone(),
-            rpo_seconds: target.objectives.rpo.map(|rpo| rpo.as_seconds()),
-            rto_seconds: target.objectives.rto.map(|rto| rto.as_seconds()),
-        };
+        let facts = TargetFacts::from(target);
         let mut status = fold(&facts, &manifests.readable, &history.entries, Utc::now());
         for unreadable in &manifests.unreadable {
             status.add_problem(format!(
@@ -54,6 +49,18 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
         show(&all);
     }
     Ok(exit)
+}
+
+impl From<&config::Target> for TargetFacts {
+    fn from(target: &config::Target) -> Self {
+        Self {
+            name: target.name.clone(),
+            environment: target.environment.clone(),
+            owner: target.owner.clone(),
+            rpo_seconds: target.objectives.rpo.map(|rpo| rpo.as_seconds()),
+            rto_seconds: target.objectives.rto.map(|rto| rto.as_seconds()),
+        }
+    }
 }
 
 fn exit_of(status: &TargetStatus) -> Exit {

@@ -12,13 +12,14 @@ use crate::model::human_duration::HumanDuration;
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9810);
 const DEFAULT_MAX_BACKUPS: u32 = 2;
 const DEFAULT_MAX_RESTORE_TESTS: u32 = 1;
+const DEFAULT_JITTER: HumanDuration = HumanDuration::from_seconds(30);
 
 /// More at once has no use on one machine.
 const MAX_RUNS: u32 = 64;
 
 const DEFAULT_DELIVERY_TIMEOUT: HumanDuration = HumanDuration::from_seconds(10);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Http {
     pub listen: SocketAddr,
     pub tls: Option<Tls>,
@@ -35,6 +36,8 @@ pub struct Tls {
 pub struct Limits {
     pub max_backups: u32,
     pub max_restore_tests: u32,
+    /// What is due for all targets at one moment begins spread over so long.
+    pub jitter: HumanDuration,
     /// For each source; `None`: as fast as it goes.
     pub max_rate: Option<ByteRate>,
 }
@@ -103,6 +106,7 @@ impl Default for Limits {
         Self {
             max_backups: DEFAULT_MAX_BACKUPS,
             max_restore_tests: DEFAULT_MAX_RESTORE_TESTS,
+            jitter: DEFAULT_JITTER,
             max_rate: None,
         }
     }
@@ -156,6 +160,7 @@ impl Limits {
             max_restore_tests: table
                 .integer("max_restore_tests", 1..=MAX_RUNS)
                 .unwrap_or(default.max_restore_tests),
+            jitter: table.parsed("jitter").unwrap_or(default.jitter),
             max_rate: table.parsed::<ByteRate>("max_rate"),
         };
         if limits

@@ -86,6 +86,7 @@ fn the_smallest_configuration_has_the_documented_defaults() {
         Limits {
             max_backups: 2,
             max_restore_tests: 1,
+            jitter: "30s".parse().unwrap(),
             max_rate: None
         }
     );

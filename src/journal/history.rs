@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::journal::{Error, Journal, read_counter, sequences_in};
 use crate::model::record::Entry;
 use crate::repository::records::{RecordPlace, StoredRecord};
-use crate::repository::{Repository, sha256_hex};
+use crate::repository::{Repository, keys, sha256_hex};
 
 /// Stored records by chain and sequence, as bytes.
 type Stored = BTreeMap<RecordPlace, Vec<u8>>;
@@ -34,6 +34,21 @@ impl Journal {
     /// The records on this machine.
     pub fn history(&self) -> Result<History, Error> {
         Ok(read(&self.stored()?))
+    }
+
+    /// The records that were written here after this one, in order.
+    pub fn entries_after(&self, sequence: u64) -> Result<Vec<Entry>, Error> {
+        let later = sequences_in(&self.chain_folder(&self.chain))?
+            .into_iter()
+            .filter(|one| *one > sequence);
+        let read = |sequence| {
+            let bytes = self.read_stored(&self.chain, sequence)?;
+            serde_json::from_slice(&bytes).map_err(|fault| Error::Unreadable {
+                path: self.chain_folder(&self.chain).join(keys::record_name(sequence)),
+                reason: fault.to_string(),
+            })
+        };
+        later.map(read).collect()
     }
 
     /// The records in the repository, of every machine, and those here that are not delivered yet.

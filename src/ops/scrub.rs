@@ -127,9 +127,10 @@ fn of_unreadable(unreadable: &Unreadable) -> Option<ScrubbedBackup> {
 }
 
 async fn read_back(context: &Context, manifest: &Manifest) -> ScrubbedBackup {
-    let objects: Vec<&Object> = manifest.objects().collect();
+    let objects: Vec<Object> = manifest.objects().cloned().collect();
+    let repository = &context.repository;
     let mut reads = stream::iter(objects)
-        .map(async |object| (object, context.repository.read_object(object).await))
+        .map(|object| async move { (repository.read_object(&object).await, object) })
         .buffer_unordered(READS_AT_ONCE);
     let mut scrubbed = ScrubbedBackup {
         backup: manifest.id.clone(),
@@ -138,7 +139,7 @@ async fn read_back(context: &Context, manifest: &Manifest) -> ScrubbedBackup {
         bytes: 0,
         faults: Vec::new(),
     };
-    while let Some((object, read)) = reads.next().await {
+    while let Some((read, object)) = reads.next().await {
         scrubbed.objects += 1;
         match read {
             Ok(bytes) => {

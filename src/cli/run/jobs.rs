@@ -1,0 +1,301 @@
+//! What the daemon runs by schedule: the tasks of the commands, each for one target.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::cli::each_target::{Around, Task as OfTarget, run_once};
+use crate::cli::exit::Failure;
+use crate::cli::progress;
+use crate::cli::prune;
+use crate::cli::setup::Setup;
+use crate::config;
+use crate::daemon::Job;
+use crate::journal::{Error as JournalError, Task};
+use crate::model::agenda::{self, Due, End, NewestBackup, PastRun, Why};
+use crate::model::record::{Outcome, RestoreTestRecord, Trigger, Verdict};
+use crate::model::schedule::Schedule;
+use crate::model::verdicts::Verdicts;
+use crate::ops;
+use crate::ops::backup::Options as BackupOptions;
+use crate::ops::restore::Choice;
+use crate::ops::restore_test::{Afterwards, Options as TestOptions};
+use crate::repository::OtherIdentity;
+
+use super::known::Watcher;
+use super::look::settle;
+
+/// What all jobs of one target share.
+pub(super) struct Common {
+    pub(super) setup: Arc<Setup>,
+    pub(super) watcher: Arc<Watcher>,
+    pub(super) target: config::Target,
+    pub(super) task: Task,
+    pub(super) schedule: Schedule,
+    /// When the daemon started.
+    pub(super) since: DateTime<Utc>,
+    pub(super) name: String,
+    /// The last run that left no record: there was nothing to do, or the journal could not be written.
+    pub(super) unrecorded: Mutex<Option<PastRun>>,
+}
+
+/// A job of the task that `Work` does.
+pub(super) struct Scheduled<Work> {
+    pub(super) common: Common,
+    pub(super) work: Work,
+}
+
+/// What is done when a job is due.
+#[async_trait]
+pub(super) trait Work: Send + Sync {
+    /// The configured deadline.
+    fn timeout(&self, target: &config::Target) -> Option<Duration>;
+
+    async fn work(&self, common: &Common, trigger: Trigger, deadline: Duration) -> Result<End, JournalError>;
+}
+
+pub(super) struct Backup;
+pub(super) struct RestoreTest;
+pub(super) struct Prune;
+
+#[async_trait]
+impl<W: Work> Job for Scheduled<W> {
+    fn name(&self) -> &str {
+        &self.common.name
+    }
+
+    fn due(&self, now: DateTime<Utc>) -> Option<Due> {
+        self.common.due(now)
+    }
+
+    fn deadline(&self) -> Duration {
+        agenda::deadline(self.work.timeout(&self.common.target), &self.common.runs())
+    }
+
+    fn is_running_elsewhere(&self) -> bool {
+        let (common, this_process) = (&self.common, std::process::id());
+        let running = common.watcher.known().running;
+        running
+            .iter()
+            .any(|run| run.task == common.task && run.target == common.target.name && run.pid != this_process)
+    }
+
+    async fn run(&self, why: Why, deadline: Duration) {
+        let common = &self.common;
+        let started_at = Utc::now();
+        let trigger = match why {
+            Why::Schedule => Trigger::Schedule,
+            Why::CatchUp => Trigger::CatchUp,
+            Why::Retry => Trigger::Retry,
+            Why::AfterBackup => Trigger::AfterBackup,
+        };
+        tracing::info!("{}: begins", common.name);
+        let end = self.work.work(common, trigger, deadline).await;
+        let end = end.unwrap_or_else(|error| {
+            tracing::error!(
+                "{}: its record could not be kept: {}",
+                common.name,
+                ops::chain(&error)
+            );
+            End::CouldNotRun
+        });
+        let ended = PastRun {
+            started_at,
+            ended_at: Utc::now(),
+            end,
+        };
+        common.see_the_end(ended).await;
+    }
+
+    async fn clear_away(&self) {
+        let at = Utc::now();
+        if let Err(failure) = settle(&self.common.setup).await {
+            tracing::error!("{}: {}", self.common.name, ops::chain(failure.error.as_ref()));
+        }
+        let ended = PastRun {
+            started_at: at,
+            ended_at: at,
+            end: End::CouldNotRun,
+        };
+        self.common.see_the_end(ended).await;
+    }
+}
+
+impl Common {
+    fn due(&self, now: DateTime<Utc>) -> Option<Due> {
+        let runs = self.runs();
+        match &self.schedule {
+            Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(), &runs, now),
+            clock => agenda::by_the_clock(clock, &runs, self.since, now),
+        }
+    }
+
+    /// As recorded, and the one that was not.
+    fn runs(&self) -> Vec<PastRun> {
+        let mut runs = self.watcher.runs(&self.target.name, self.task);
+        let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = *unrecorded {
+            runs.push(run);
+            runs.sort_by_key(|run| run.started_at);
+        }
+        runs
+    }
+
+    fn newest_backup(&self) -> Option<NewestBackup> {
+        let known = self.watcher.known();
+        let manifests = &known.manifests.get(&self.target.name)?.readable;
+        let verdicts = Verdicts::of(&self.target.name, &known.history.entries);
+        let tested = |id| verdicts.last_test_at(id).is_some() || verdicts.is_bad(id);
+        let newest = manifests.last()?;
+        let untested = manifests.iter().rev().skip(1);
+        let untested = untested.take_while(|manifest| !tested(&manifest.id));
+        let after_a_test = manifests.iter().any(|manifest| tested(&manifest.id));
+        Some(NewestBackup {
+            finished_at: newest.finished_at,
+            tested: tested(&newest.id),
+            // Backups from before restore tests were asked for were never missed.
+            passed_over: if after_a_test { untested.count() as u64 } else { 0 },
+        })
+    }
+
+    /// Looks at what has come of a run, so that nothing is decided by what was before.
+    async fn see_the_end(&self, run: PastRun) {
+        match self
+            .setup
+            .journal()
+            .map(|journal| self.watcher.look_here(&journal))
+        {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!("read the journal: {}", ops::chain(&error)),
+            Err(failure) => tracing::error!("read the journal: {}", ops::chain(failure.error.as_ref())),
+        }
+        if let Ok(repository) = self.setup.repository().await {
+            self.watcher.look_at(&repository, &self.target.name).await;
+        }
+        let runs = self.watcher.runs(&self.target.name, self.task);
+        let recorded = runs.iter().any(|one| one.started_at >= run.started_at);
+        let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        *unrecorded = (!recorded).then_some(run);
+    }
+
+    fn around(&self, deadline: Duration) -> Around {
+        Around {
+            display: progress::logged(&self.target.name),
+            deadline: Some(deadline),
+            settle: false,
+        }
+    }
+
+    fn log(&self, failure: Option<&Failure>, said: &str, good: bool, reason: Option<&str>) {
+        let reason = match failure {
+            Some(failure) => Some(ops::chain(failure.error.as_ref())),
+            None => reason.map(str::to_owned),
+        };
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        if good {
+            tracing::info!("{}: {said}{reason}", self.name);
+        } else {
+            tracing::error!("{}: {said}{reason}", self.name);
+        }
+    }
+}
+
+#[async_trait]
+impl Work for Backup {
+    fn timeout(&self, target: &config::Target) -> Option<Duration> {
+        BackupOptions::deadline(target)
+    }
+
+    async fn work(&self, common: &Common, trigger: Trigger, deadline: Duration) -> Result<End, JournalError> {
+        let options = BackupOptions {
+            trigger,
+            other_identity: OtherIdentity::Refuse,
+        };
+        let around = common.around(deadline);
+        let (record, failure) = run_once(&common.setup, &common.target, &options, around).await?;
+        let (said, end) = match record.outcome {
+            Outcome::Succeeded => ("succeeded", End::Done),
+            Outcome::Failed => ("failed", End::CouldNotRun),
+            Outcome::Cancelled => ("was cancelled", End::Cancelled),
+        };
+        common.log(failure.as_ref(), said, end == End::Done, record.reason.as_deref());
+        Ok(end)
+    }
+}
+
+#[async_trait]
+impl Work for RestoreTest {
+    fn timeout(&self, target: &config::Target) -> Option<Duration> {
+        TestOptions::deadline(target)
+    }
+
+    async fn work(&self, common: &Common, trigger: Trigger, deadline: Duration) -> Result<End, JournalError> {
+        let options = TestOptions {
+            trigger,
+            choice: Choice::Newest,
+            afterwards: Afterwards::Remove,
+        };
+        let around = common.around(deadline);
+        let (record, failure) = run_once(&common.setup, &common.target, &options, around).await?;
+        let said = said_of(&record);
+        let good = record.verdict == Verdict::Passed && !record.objectives.missed();
+        common.log(failure.as_ref(), &said, good, record.reason.as_deref());
+        Ok(match record.verdict {
+            Verdict::Passed | Verdict::Failed => End::Done,
+            Verdict::CouldNotRun if record.cancelled => End::Cancelled,
+            Verdict::CouldNotRun => End::CouldNotRun,
+        })
+    }
+}
+
+fn said_of(record: &RestoreTestRecord) -> String {
+    let mut said = record.verdict.as_str().to_owned();
+    for (name, objective) in [("RPO", &record.objectives.rpo), ("RTO", &record.objectives.rto)] {
+        if let Some(actual) = objective.actual_seconds {
+            said.push_str(&format!(
+                ", {name} {} ({actual:.0} s)",
+                objective.verdict.as_str()
+            ));
+        }
+    }
+    said
+}
+
+#[async_trait]
+impl Work for Prune {
+    fn timeout(&self, _target: &config::Target) -> Option<Duration> {
+        None
+    }
+
+    async fn work(&self, common: &Common, trigger: Trigger, deadline: Duration) -> Result<End, JournalError> {
+        let setup = &common.setup;
+        let opened = match (setup.repository().await, setup.journal()) {
+            (Ok(repository), Ok(journal)) => Ok((repository, journal)),
+            (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        };
+        let (repository, journal) = match opened {
+            Ok(opened) => opened,
+            // Without a repository there is nothing to remove; backups tell that it is gone.
+            Err(failure) => {
+                common.log(Some(&failure), "could not run", false, None);
+                return Ok(End::CouldNotRun);
+            }
+        };
+        let mut context = setup.context(repository, journal, progress::logged(&common.target.name));
+        context.deadline = Some(deadline);
+        let record = ops::prune::prune(&context, &prune::settings(&common.target), trigger).await?;
+        setup.deliver(&context).await;
+        let Some(record) = record else {
+            return Ok(End::Done);
+        };
+        let (said, end) = match record.outcome {
+            Outcome::Succeeded => (format!("removed {} backups", record.removed.len()), End::Done),
+            Outcome::Failed => ("failed".to_owned(), End::CouldNotRun),
+            Outcome::Cancelled => ("was cancelled".to_owned(), End::Cancelled),
+        };
+        common.log(None, &said, end == End::Done, record.reason.as_deref());
+        Ok(end)
+    }
+}

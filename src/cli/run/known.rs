@@ -1,0 +1,263 @@
+//! What the daemon knows of runs and backups: records of this machine within a second, the repository's after each run
+//! and every minute. Jobs decide by it when they are due; metrics, pages and alerts show it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+
+use crate::cli::exit::Failure;
+use crate::cli::setup::Setup;
+use crate::journal::{History, Journal, RunStart, Task};
+use crate::model::agenda::{End, PastRun};
+use crate::model::record::{Entry, Outcome, Record, Verdict};
+use crate::model::target_name::TargetName;
+use crate::repository::{Error as RepositoryError, Manifests, Repository};
+
+/// Runs of one task and target, by their start.
+pub(super) type RunsBy = BTreeMap<(TargetName, Task), Vec<PastRun>>;
+
+/// Replaced as a whole; cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Known {
+    pub(super) history: Arc<History>,
+    pub(super) runs: Arc<RunsBy>,
+    pub(super) manifests: BTreeMap<TargetName, Arc<Manifests>>,
+    pub(super) running: Vec<RunStart>,
+    pub(super) repository_seen_at: Option<DateTime<Utc>>,
+    pub(super) repository_fault: Option<String>,
+    /// By which look each target's manifests are known: a slow look must not undo a later one.
+    looks: BTreeMap<TargetName, u64>,
+}
+
+/// Who looks, and what was seen.
+pub(super) struct Watcher {
+    known: Mutex<Known>,
+    looks: Mutex<u64>,
+    changed: watch::Sender<()>,
+}
+
+impl Watcher {
+    pub(super) fn new() -> Self {
+        Self {
+            known: Mutex::default(),
+            looks: Mutex::default(),
+            changed: watch::channel(()).0,
+        }
+    }
+
+    pub(super) fn known(&self) -> Known {
+        self.lock().clone()
+    }
+
+    /// Tells of each change that may make something due.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Runs of a task and target, as recorded.
+    pub(super) fn runs(&self, target: &TargetName, task: Task) -> Vec<PastRun> {
+        let key = (target.clone(), task);
+        self.lock().runs.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// What was recorded here since the last look, by any process. Names the targets that it is about.
+    pub(super) fn look_here(&self, journal: &Journal) -> Result<Vec<TargetName>, crate::journal::Error> {
+        let last = last_of(&self.lock().history, journal.chain());
+        let (new, running) = (journal.entries_after(last)?, journal.running()?);
+        let targets: Vec<TargetName> = new.iter().map(|entry| entry.record.target().clone()).collect();
+        let mut known = self.lock();
+        let changed = !new.is_empty() || known.running != running;
+        known.running = running;
+        if !new.is_empty() {
+            let mut history = History::clone(&known.history);
+            history.entries.extend(new);
+            known.take(history);
+        }
+        drop(known);
+        if changed {
+            self.changed.send_replace(());
+        }
+        Ok(targets)
+    }
+
+    /// All that this machine recorded, for a start without a repository.
+    pub(super) fn look_at_journal(&self, journal: &Journal) -> Result<(), crate::journal::Error> {
+        let history = journal.history()?;
+        self.lock().take(history);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    /// The backups of one target, as the repository shows them now.
+    pub(super) async fn look_at(&self, repository: &Repository, target: &TargetName) {
+        let look = self.begin_look();
+        match repository.manifests(target).await {
+            Ok(manifests) => {
+                self.lock().place(target, manifests, look);
+                self.changed.send_replace(());
+            }
+            Err(error) => self.note_fault(crate::ops::chain(&error)),
+        }
+    }
+
+    /// All of the repository: backups, and the records of every machine.
+    pub(super) async fn look_everywhere(&self, setup: &Setup, repository: &Repository, journal: &Journal) {
+        let look = self.begin_look();
+        let mut seen = Vec::new();
+        for target in &setup.config.targets {
+            match repository.manifests(&target.name).await {
+                Ok(manifests) => seen.push((target.name.clone(), manifests)),
+                Err(error) => return self.note_fault(crate::ops::chain(&error)),
+            }
+        }
+        let history = match journal.history_with(repository).await {
+            Ok(history) => history,
+            Err(error) => return self.note_fault(crate::ops::chain(&error)),
+        };
+        let mut known = self.lock();
+        for (target, manifests) in seen {
+            known.place(&target, manifests, look);
+        }
+        known.take_newer(history, journal.chain());
+        known.repository_seen_at = Some(Utc::now());
+        if known.repository_fault.take().is_some() {
+            tracing::info!("the repository can be reached again");
+        }
+        drop(known);
+        self.changed.send_replace(());
+    }
+
+    /// There is no repository yet: nothing is backed up, and that is no fault of anything.
+    pub(super) fn see_nothing(&self) {
+        let mut known = self.lock();
+        known.repository_seen_at = Some(Utc::now());
+        known.repository_fault = None;
+    }
+
+    pub(super) fn note_fault(&self, fault: String) {
+        let mut known = self.lock();
+        if known.repository_fault.as_ref() != Some(&fault) {
+            tracing::warn!("the repository cannot be looked at: {fault}");
+        }
+        known.repository_fault = Some(fault);
+    }
+
+    /// Forgets targets that are configured no longer.
+    pub(super) fn keep_only(&self, setup: &Setup) {
+        let configured = |name: &TargetName| setup.config.target(name.as_str()).is_some();
+        let mut known = self.lock();
+        known.manifests.retain(|name, _| configured(name));
+        known.looks.retain(|name, _| configured(name));
+    }
+
+    fn begin_look(&self) -> u64 {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        *looks += 1;
+        *looks
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens the repository to look at it; `None`: there is none yet.
+pub(super) async fn open(setup: &Setup) -> Result<Option<Repository>, Failure> {
+    match setup.repository().await {
+        Ok(repository) => Ok(Some(repository)),
+        Err(failure) => {
+            let error = failure.error.downcast_ref::<RepositoryError>();
+            let none = matches!(error, Some(RepositoryError::NoRepository { .. }));
+            let location = setup.store()?.describe();
+            let expected = setup.journal()?.repository_at(&location);
+            match (none, expected.map_err(Failure::operation)?) {
+                (true, None) => Ok(None),
+                (true, Some(id)) => {
+                    let file = setup.journal()?.place_file(&location);
+                    Err(Failure::operation(crate::cli::setup::gone(&id, &location, &file)))
+                }
+                (false, _) => Err(failure),
+            }
+        }
+    }
+}
+
+impl Known {
+    fn place(&mut self, target: &TargetName, manifests: Manifests, look: u64) {
+        if self.looks.get(target).is_none_or(|last| *last < look) {
+            self.looks.insert(target.clone(), look);
+            self.manifests.insert(target.clone(), Arc::new(manifests));
+        }
+    }
+
+    /// What was recorded here while the history was read stays.
+    fn take_newer(&mut self, mut history: History, chain: &str) {
+        let last = last_of(&history, chain);
+        let meanwhile = |entry: &&Entry| entry.chain == chain && entry.sequence > last;
+        let later: Vec<Entry> = self.history.entries.iter().filter(meanwhile).cloned().collect();
+        history.entries.extend(later);
+        self.take(history);
+    }
+
+    fn take(&mut self, mut history: History) {
+        history.entries.sort_by_key(|entry| entry.record.finished_at());
+        self.runs = Arc::new(runs_by(&history.entries));
+        self.history = Arc::new(history);
+    }
+}
+
+fn last_of(history: &History, chain: &str) -> u64 {
+    let of_chain = history.entries.iter().filter(|entry| entry.chain == chain);
+    of_chain.map(|entry| entry.sequence).max().unwrap_or(0)
+}
+
+fn runs_by(entries: &[Entry]) -> RunsBy {
+    let mut runs = RunsBy::new();
+    for entry in entries {
+        if let Some((task, run)) = past_run(&entry.record) {
+            let key = (entry.record.target().clone(), task);
+            runs.entry(key).or_default().push(run);
+        }
+    }
+    runs.values_mut()
+        .for_each(|runs| runs.sort_by_key(|run| run.started_at));
+    runs
+}
+
+/// What a record means for the schedule; nothing for what no schedule runs.
+fn past_run(record: &Record) -> Option<(Task, PastRun)> {
+    let of_outcome = |outcome| match outcome {
+        Outcome::Succeeded => End::Done,
+        Outcome::Failed => End::CouldNotRun,
+        Outcome::Cancelled => End::Cancelled,
+    };
+    let (task, started_at, end) = match record {
+        Record::Backup(record) => (Task::Backup, record.started_at, of_outcome(record.outcome)),
+        Record::Prune(record) => (Task::Prune, record.started_at, of_outcome(record.outcome)),
+        Record::RestoreTest(record) => {
+            let end = match record.verdict {
+                Verdict::Passed | Verdict::Failed => End::Done,
+                Verdict::CouldNotRun if record.cancelled => End::Cancelled,
+                Verdict::CouldNotRun => End::CouldNotRun,
+            };
+            (Task::RestoreTest, record.started_at, end)
+        }
+        Record::Interrupted(record) => {
+            let scheduled = [Task::Backup, Task::RestoreTest, Task::Prune];
+            let task = scheduled.into_iter().find(|task| task.as_str() == record.task)?;
+            (task, record.started_at, End::CouldNotRun)
+        }
+        Record::Restore(_) | Record::Scrub(_) | Record::Acknowledgement(_) => return None,
+    };
+    let ended_at = record.finished_at();
+    Some((
+        task,
+        PastRun {
+            started_at,
+            ended_at,
+            end,
+        },
+    ))
+}

@@ -1,0 +1,106 @@
+//! The looks at journal and repository that go on beside all jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::exit::Failure;
+use crate::cli::progress;
+use crate::cli::setup::Setup;
+use crate::ops;
+use crate::ops::context::Context;
+use crate::repository::Repository;
+
+use super::known::{Watcher, open};
+
+/// Runs of other processes are seen within this time.
+const JOURNAL_EVERY: Duration = Duration::from_secs(1);
+
+/// What other machines do is seen within this time; each look lists the repository once for each target.
+const REPOSITORY_EVERY: Duration = Duration::from_secs(60);
+
+/// Looks until it is stopped.
+pub(super) async fn keep_looking(
+    watcher: Arc<Watcher>,
+    setup: watch::Receiver<Arc<Setup>>,
+    pulse: crate::daemon::Pulse,
+    stop: CancellationToken,
+) {
+    let mut everywhere_at = Instant::now() + REPOSITORY_EVERY;
+    let mut looking: Option<tokio::task::JoinHandle<()>> = None;
+    while !stop.is_cancelled() {
+        pulse.beat();
+        let now_in_force = setup.borrow().clone();
+        look_here(&watcher, &now_in_force).await;
+        // A repository out of reach takes its time to say so, and the journal must not wait for that.
+        let looked = looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+        if looked && Instant::now() >= everywhere_at {
+            everywhere_at = Instant::now() + REPOSITORY_EVERY;
+            let watcher = Arc::clone(&watcher);
+            looking = Some(tokio::spawn(async move {
+                look_everywhere(&watcher, &now_in_force).await;
+            }));
+        }
+        tokio::select! {
+            () = sleep(JOURNAL_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    if let Some(looking) = looking {
+        looking.abort();
+    }
+}
+
+async fn look_here(watcher: &Watcher, setup: &Setup) {
+    let looked = setup
+        .journal()
+        .and_then(|journal| watcher.look_here(&journal).map_err(Failure::operation));
+    match looked {
+        Err(failure) => tracing::error!("read the journal: {}", ops::chain(failure.error.as_ref())),
+        Ok(targets) if targets.is_empty() => {}
+        Ok(mut targets) => {
+            targets.sort();
+            targets.dedup();
+            let Ok(Some(repository)) = open(setup).await else {
+                return;
+            };
+            for target in targets {
+                watcher.look_at(&repository, &target).await;
+            }
+        }
+    }
+}
+
+/// All of the repository. What killed runs left is removed and recorded, and records that wait are delivered.
+pub(super) async fn look_everywhere(watcher: &Watcher, setup: &Setup) {
+    let looked = async {
+        let journal = setup.journal()?;
+        let Some(repository) = open(setup).await? else {
+            watcher.see_nothing();
+            return Ok(());
+        };
+        let context = context(setup, repository)?;
+        setup.settle(&context).await?;
+        setup.deliver(&context).await;
+        watcher
+            .look_everywhere(setup, &context.repository, &journal)
+            .await;
+        Ok::<(), Failure>(())
+    };
+    if let Err(failure) = looked.await {
+        watcher.note_fault(ops::chain(failure.error.as_ref()));
+    }
+}
+
+/// Removes and records what a dropped run has left.
+pub(super) async fn settle(setup: &Setup) -> Result<(), Failure> {
+    let context = context(setup, setup.repository().await?)?;
+    setup.settle(&context).await
+}
+
+fn context(setup: &Setup, repository: Repository) -> Result<Context, Failure> {
+    Ok(setup.context(repository, setup.journal()?, progress::logged_for_all()))
+}

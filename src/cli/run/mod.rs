@@ -1,0 +1,232 @@
+//! `ernstfall run`: the daemon. It puts together what runs for months; the loops themselves are in `daemon`.
+//!
+//! - `jobs` is what is run by schedule.
+//! - `fleet` starts a loop for each task and target of a configuration.
+//! - `known` is what jobs and views know of runs and backups; `look` keeps it true.
+
+mod fleet;
+mod jobs;
+mod known;
+mod look;
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use chrono::Utc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::daemon::Supervisor;
+use crate::observe::gathered::Gathered;
+use crate::observe::status::TargetFacts;
+use crate::ops;
+
+use super::arguments::Global;
+use super::exit::{Exit, Failure};
+use super::setup::Setup;
+
+use fleet::{Fleet, Yard};
+use known::Watcher;
+
+/// Schedules wait so long at most for a repository that does not answer, to hear what was done already.
+const FIRST_LOOK: Duration = Duration::from_secs(30);
+
+/// Views are put together anew so often.
+const GATHER_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
+    let setup = Arc::new(Setup::load(global)?);
+    let _lock = lock(&setup.config.state_dir)?;
+    // From now on a wish to reload must not end the process.
+    let hangups = signal(SignalKind::hangup()).map_err(|error| Failure::operation(anyhow!(error)))?;
+    let journal = setup.journal()?;
+    let watcher = Arc::new(Watcher::new());
+    watcher.look_at_journal(&journal).map_err(Failure::operation)?;
+    let mut daemon = Daemon::new(global.clone(), setup, watcher);
+    daemon.first_look().await;
+    let exit = daemon.serve(hangups).await;
+    Ok(exit)
+}
+
+/// One daemon for each state directory: two would run everything twice.
+fn lock(state_dir: &Path) -> Result<File, Failure> {
+    let path = state_dir.join("daemon.lock");
+    let failed = |error: std::io::Error| {
+        Failure::operation(anyhow::Error::new(error).context(format!("lock {}", path.display())))
+    };
+    crate::store::durable::make_directories(state_dir).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Failure::operation(anyhow!(
+            "another `ernstfall run` uses the state directory {}: stop it first, or give this one a `state_dir` of its own",
+            state_dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The whole, while it runs.
+struct Daemon {
+    global: Global,
+    setup: watch::Sender<Arc<Setup>>,
+    yard: Yard,
+    fleet: Option<Fleet>,
+    supervisor: Supervisor,
+    gathered: watch::Sender<Arc<Gathered>>,
+    /// The chain that is written here, and its last record when the daemon started.
+    counted_from: (String, u64),
+    configuration_fault: Option<String>,
+}
+
+impl Daemon {
+    fn new(global: Global, setup: Arc<Setup>, watcher: Arc<Watcher>) -> Self {
+        let known = watcher.known();
+        let chain = setup
+            .journal()
+            .map_or_else(|_| String::new(), |journal| journal.chain().to_owned());
+        let own = known.history.entries.iter().filter(|entry| entry.chain == chain);
+        let last = own.map(|entry| entry.sequence).max().unwrap_or(0);
+        Self {
+            global,
+            setup: watch::channel(setup).0,
+            yard: Yard::new(watcher, Utc::now()),
+            fleet: None,
+            supervisor: Supervisor::of_this_process(),
+            gathered: watch::channel(Arc::default()).0,
+            counted_from: (chain, last),
+            configuration_fault: None,
+        }
+    }
+
+    fn setup(&self) -> Arc<Setup> {
+        self.setup.borrow().clone()
+    }
+
+    /// What other machines did counts for the schedule, so it is heard first, where that can be had.
+    async fn first_look(&self) {
+        let setup = self.setup();
+        let look = look::look_everywhere(&self.yard.watcher, &setup);
+        if tokio::time::timeout(FIRST_LOOK, look).await.is_err() {
+            self.yard.watcher.note_fault("it has not answered yet".to_owned());
+        }
+    }
+
+    /// Until a signal ends it.
+    async fn serve(&mut self, mut hangups: Signal) -> Exit {
+        let setup = self.setup();
+        let cancel = setup.signals.cancel.clone();
+        self.fleet = Some(self.yard.start(&setup, None));
+        let looks = tokio::spawn(look::keep_looking(
+            Arc::clone(&self.yard.watcher),
+            self.setup.subscribe(),
+            self.yard.pulses.begin("the look at journal and repository"),
+            cancel.clone(),
+        ));
+        let (supervisor, pulses) = (self.supervisor.clone(), self.yard.pulses.clone());
+        let watchdog = tokio::spawn(async move { supervisor.watch(&pulses).await });
+        self.gather();
+        self.supervisor.ready(&self.in_words());
+        tracing::info!("ready: {}", self.in_words());
+        self.turn(&mut hangups, &cancel).await;
+        self.supervisor.stopping("cancelling what runs, and cleaning up");
+        if let Some(fleet) = &self.fleet {
+            fleet.stop();
+        }
+        self.yard.loops.close();
+        self.yard.loops.wait().await;
+        watchdog.abort();
+        for task in [looks, watchdog] {
+            // One that was aborted says so, and nothing else can be wrong with it.
+            let _ended = task.await;
+        }
+        tracing::info!("stopped");
+        setup.signals.exit().unwrap_or(Exit::Done)
+    }
+
+    async fn turn(&mut self, hangups: &mut Signal, cancel: &tokio_util::sync::CancellationToken) {
+        let pulse = self.yard.pulses.begin("the main loop");
+        let mut words = String::new();
+        loop {
+            pulse.beat();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                _ = hangups.recv() => self.reload(),
+                () = tokio::time::sleep(GATHER_EVERY) => {}
+            }
+            self.gather();
+            let now = self.in_words();
+            if now != words {
+                self.supervisor.status(&now);
+                words = now;
+            }
+        }
+    }
+
+    /// Takes the new configuration, or keeps the old one and says why.
+    fn reload(&mut self) {
+        self.supervisor.reloading();
+        let before = self.setup();
+        match before.load_again(&self.global) {
+            Ok(setup) => {
+                let setup = Arc::new(setup);
+                self.setup.send_replace(Arc::clone(&setup));
+                self.fleet = Some(self.yard.start(&setup, self.fleet.as_ref()));
+                self.yard.watcher.keep_only(&setup);
+                self.configuration_fault = None;
+                tracing::info!("the configuration was read again: {}", self.in_words());
+            }
+            Err(failure) => {
+                let reason = ops::chain(failure.error.as_ref());
+                tracing::error!("the configuration stays as it was: {reason}");
+                self.configuration_fault = Some(reason);
+            }
+        }
+        self.gather();
+        self.supervisor.ready(&self.in_words());
+    }
+
+    /// Puts together what views show.
+    fn gather(&self) {
+        let (known, setup) = (self.yard.watcher.known(), self.setup());
+        self.gathered.send_replace(Arc::new(Gathered {
+            started_at: self.yard.since,
+            targets: setup.config.targets.iter().map(TargetFacts::from).collect(),
+            manifests: known.manifests,
+            repository_seen_at: known.repository_seen_at,
+            repository_fault: known.repository_fault,
+            history: known.history,
+            counted_from: self.counted_from.clone(),
+            running: known.running,
+            tasks: self.fleet.as_ref().map(Fleet::states).unwrap_or_default(),
+            heartbeats: Vec::new(),
+            configuration_fault: self.configuration_fault.clone(),
+        }));
+    }
+
+    /// One line for `systemctl status`.
+    fn in_words(&self) -> String {
+        let targets = self.setup().config.targets.len();
+        let states = self.fleet.as_ref().map(Fleet::states).unwrap_or_default();
+        let running = states
+            .iter()
+            .filter(|state| state.running_since.is_some())
+            .count();
+        let waiting = states
+            .iter()
+            .filter(|state| state.waiting_since.is_some())
+            .count();
+        let fault = match &self.configuration_fault {
+            Some(_) => "; the configuration could not be reloaded",
+            None => "",
+        };
+        format!("targets: {targets}, running: {running}, waiting: {waiting}{fault}")
+    }
+}
