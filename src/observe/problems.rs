@@ -133,7 +133,8 @@ fn restore_tests(status: &TargetStatus, runs: &Runs<'_>) -> Vec<String> {
     if !runs.verdicts.any_test() {
         problems.push("never restore-tested".to_owned());
     }
-    let last = runs.tests.last();
+    // One that was cancelled was somebody's wish, like a cancelled backup.
+    let last = runs.tests.iter().rfind(|test| !test.cancelled);
     match last {
         Some(test) if test.verdict == Verdict::CouldNotRun => {
             problems.push(format!(

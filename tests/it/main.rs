@@ -10,6 +10,7 @@ mod backup;
 mod backup_ddl;
 mod backup_faults;
 mod connections;
+mod daemon;
 mod damage;
 mod dormant;
 mod encodings;

@@ -127,6 +127,8 @@ impl Common {
     fn due(&self, now: DateTime<Utc>) -> Option<Due> {
         let runs = self.runs();
         match &self.schedule {
+            // Nothing to restore or to remove: that there is no backup, the backups' own runs tell.
+            _ if self.task != Task::Backup && self.watcher.known().has_no_backup(&self.target.name) => None,
             Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(), &runs, now),
             clock => agenda::by_the_clock(clock, &runs, self.since, now),
         }
@@ -220,7 +222,8 @@ impl Work for Backup {
             Outcome::Failed => ("failed", End::CouldNotRun),
             Outcome::Cancelled => ("was cancelled", End::Cancelled),
         };
-        common.log(failure.as_ref(), said, end == End::Done, record.reason.as_deref());
+        let good = end != End::CouldNotRun;
+        common.log(failure.as_ref(), said, good, record.reason.as_deref());
         Ok(end)
     }
 }
@@ -241,7 +244,12 @@ impl Work for RestoreTest {
         let (record, failure) = run_once(&common.setup, &common.target, &options, around).await?;
         let said = said_of(&record);
         let good = record.verdict == Verdict::Passed && !record.objectives.missed();
-        common.log(failure.as_ref(), &said, good, record.reason.as_deref());
+        common.log(
+            failure.as_ref(),
+            &said,
+            good || record.cancelled,
+            record.reason.as_deref(),
+        );
         Ok(match record.verdict {
             Verdict::Passed | Verdict::Failed => End::Done,
             Verdict::CouldNotRun if record.cancelled => End::Cancelled,
@@ -253,7 +261,7 @@ impl Work for RestoreTest {
 fn said_of(record: &RestoreTestRecord) -> String {
     let mut said = record.verdict.as_str().to_owned();
     for (name, objective) in [("RPO", &record.objectives.rpo), ("RTO", &record.objectives.rto)] {
-        if let Some(actual) = objective.actual_seconds {
+        if let (Some(actual), Some(_)) = (objective.actual_seconds, objective.objective_seconds) {
             said.push_str(&format!(
                 ", {name} {} ({actual:.0} s)",
                 objective.verdict.as_str()

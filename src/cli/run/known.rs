@@ -82,10 +82,13 @@ impl Watcher {
         Ok(targets)
     }
 
-    /// All that this machine recorded, for a start without a repository.
+    /// All that this machine recorded, and what runs on it, for a start without a repository.
     pub(super) fn look_at_journal(&self, journal: &Journal) -> Result<(), crate::journal::Error> {
-        let history = journal.history()?;
-        self.lock().take(history);
+        let (history, running) = (journal.history()?, journal.running()?);
+        let mut known = self.lock();
+        known.take(history);
+        known.running = running;
+        drop(known);
         self.changed.send_replace(());
         Ok(())
     }
@@ -185,6 +188,14 @@ pub(super) async fn open(setup: &Setup) -> Result<Option<Repository>, Failure> {
 }
 
 impl Known {
+    /// The repository was seen, and holds no backup of this target. Where it was not seen, nobody knows.
+    pub(super) fn has_no_backup(&self, target: &TargetName) -> bool {
+        let manifests = self.manifests.get(target);
+        self.repository_seen_at.is_some()
+            && manifests
+                .is_none_or(|manifests| manifests.readable.is_empty() && manifests.unreadable.is_empty())
+    }
+
     fn place(&mut self, target: &TargetName, manifests: Manifests, look: u64) {
         if self.looks.get(target).is_none_or(|last| *last < look) {
             self.looks.insert(target.clone(), look);

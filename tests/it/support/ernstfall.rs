@@ -80,6 +80,16 @@ impl Ernstfall {
         self
     }
 
+    /// Takes a default key away from the target added last.
+    pub(crate) fn target_without(mut self, key: &str) -> Self {
+        let target = self.targets.last_mut().expect("a key needs a target before it");
+        let kept = target
+            .lines()
+            .filter(|line| !line.starts_with(&format!("{key} =")));
+        *target = kept.flat_map(|line| [line, "\n"]).collect();
+        self
+    }
+
     /// Sets a key outside all tables; the value is TOML.
     pub(crate) fn key(mut self, key: &str, value: &str) -> Self {
         self.top.insert(key.to_owned(), value.to_owned());
@@ -282,6 +292,12 @@ impl Running {
     /// Asks the program to stop, as systemd does.
     pub(crate) fn terminate(&self) {
         send(&self.child, Signal::SIGTERM);
+    }
+
+    /// Asks the daemon to read its configuration again, which is written anew.
+    pub(crate) fn reload(&self, with: &Ernstfall) {
+        with.write("ernstfall.toml", &with.configuration_text());
+        send(&self.child, Signal::SIGHUP);
     }
 
     /// Sends what Ctrl-C sends.
