@@ -95,14 +95,10 @@ fn configuration(setup: &Setup) -> Vec<CheckLine> {
     let mut lines = vec![line("file", LineResult::Ok, read, None)];
     for key in setup.config.not_yet_acted_upon() {
         let message = format!("{key} is read, and this version does nothing with it");
-        let remedy = match key.ends_with(".backup") || key.ends_with(".restore_test") {
-            true => "until then, run `ernstfall backup` and `ernstfall restore-test` from a timer or cron"
-                .to_owned(),
-            false => format!(
-                "do not count on it; nothing to do, or remove it from {}",
-                file.display()
-            ),
-        };
+        let remedy = format!(
+            "do not count on it; nothing to do, or remove it from {}",
+            file.display()
+        );
         lines.push(line(
             "not yet acted upon",
             LineResult::Warning,

@@ -33,18 +33,12 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 11] = [
+const NOT_YET_ACTED_UPON: [&str; 5] = [
     "alert",
     "http",
-    "limits.max_backups",
-    "limits.max_restore_tests",
     "limits.max_rate",
     "repository.object_lock",
-    "target.backup",
     "target.heartbeat",
-    "target.restore_test",
-    "target.time_zone",
-    "target.timeouts",
 ];
 
 /// Everything the file says, with defaults filled in and paths made absolute.
@@ -178,22 +172,11 @@ impl Config {
         let mut found: BTreeSet<String> = BTreeSet::new();
         for path in &self.present_keys {
             let name = without_names(path);
-            // Retention goes by its days; that schedules do not, the schedules' own lines say.
-            let in_use = name == "target.time_zone" && self.has_retention(path);
-            if NOT_YET_ACTED_UPON.contains(&name.as_str()) && !in_use {
+            if NOT_YET_ACTED_UPON.contains(&name.as_str()) {
                 found.insert(path.clone());
             }
         }
         found.into_iter().collect()
-    }
-}
-
-impl Config {
-    /// Whether the target that this path lies in has a retention.
-    fn has_retention(&self, path: &str) -> bool {
-        let with_retention = self.targets.iter().filter(|target| target.retention.is_some());
-        let mut paths = with_retention.map(|target| format!("target[{}].", target.name));
-        paths.any(|start| path.starts_with(&start))
     }
 }
 

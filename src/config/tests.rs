@@ -333,13 +333,7 @@ fn an_identity_alone_reads_earlier_backups_and_the_examples_key_is_refused() {
 #[test]
 fn what_is_only_parsed_is_named() {
     let named = parse(&uncommented(EXAMPLE)).unwrap().not_yet_acted_upon();
-    for key in [
-        "alert",
-        "http",
-        "limits.max_rate",
-        "target[shop].backup",
-        "target[shop].heartbeat",
-    ] {
+    for key in ["alert", "http", "limits.max_rate", "target[shop].heartbeat"] {
         assert!(named.iter().any(|name| name == key), "{key} is not in {named:?}");
     }
     let on_s3 = parse(&SMALLEST.replace("\"backups\"", "\"s3://bucket/a/b/\"")).unwrap();
@@ -352,17 +346,6 @@ fn what_is_only_parsed_is_named() {
     let server = "[target.scratch]\nkind = \"server\"\nurl = \"postgres://x\"\nisolation = \"none\"";
     let on_server = parse(&format!("{SMALLEST}{server}")).unwrap();
     assert!(on_server.not_yet_acted_upon().is_empty());
-}
-
-#[test]
-fn a_time_zone_is_acted_upon_where_retention_counts_its_days() {
-    let named = |keys: &str| {
-        parse(&format!("{SMALLEST}time_zone = \"Europe/Berlin\"\n{keys}"))
-            .unwrap()
-            .not_yet_acted_upon()
-    };
-    assert_eq!(named("").len(), 1);
-    assert_eq!(named("retention = { daily = 7 }"), [""; 0]);
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! What is due, by hand-made runs at round minutes.
+
 use chrono::TimeZone;
 
 use super::*;
