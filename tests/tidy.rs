@@ -34,6 +34,8 @@ const PLACES: &[(&str, &[&str])] = &[
     ("clap_mangen", &["src/cli/"]),
     ("comfy_table", &["src/cli/"]),
     ("cron", &["src/model/schedule.rs"]),
+    ("hyper", &["src/observe/http"]),
+    ("hyper_util", &["src/observe/http"]),
     ("indicatif", &["src/cli/"]),
     ("landlock", &["src/scratch/sandbox"]),
     ("prometheus", &["src/observe/metrics"]),

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::model::backup_id::BackupId;
 use crate::model::target_name::TargetName;
+use crate::observe::rules::DEFAULT_RUNBOOK_URL;
 
 /// Proves that PostgreSQL databases can be recovered: backs them up, restores the backups, compares the content with
 /// the source's own snapshot, and measures RPO and RTO.
@@ -68,6 +69,8 @@ pub(super) enum Command {
     Acknowledge(Acknowledge),
     /// The checklist: configuration, connections, privileges, programs, scratch, space, schedule
     Check(Targets),
+    /// Print alerting rules for Prometheus
+    Rules(Rules),
     /// Show everything on a throw-away database, with live writes and a damaged backup
     Demo(Demo),
     /// Print a completion script
@@ -203,6 +206,13 @@ pub(super) struct Acknowledge {
     /// Why it was meant, for the record
     #[arg(long, value_name = "TEXT")]
     pub(super) reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Rules {
+    /// Where docs/runbook.md can be read: alerts link to their part of it
+    #[arg(long, value_name = "URL", default_value = DEFAULT_RUNBOOK_URL)]
+    pub(super) runbook_url: String,
 }
 
 #[derive(Args, Debug)]

@@ -16,6 +16,7 @@ mod prune;
 mod restore;
 mod restore_tables;
 mod restore_test;
+mod rules;
 mod run;
 mod scrub;
 mod setup;
@@ -78,6 +79,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Prune(options) => prune::run(global, &options).await,
         Command::Acknowledge(options) => acknowledge::run(global, &options).await,
         Command::Check(options) => check::run(global, &options).await,
+        Command::Rules(options) => rules::run(&options),
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Completions { shell } => man::completions(shell),
         Command::Man => man::page(),

@@ -4,7 +4,7 @@ use chrono::Utc;
 
 use crate::config;
 use crate::model::record::{ObjectiveVerdict, Verdict};
-use crate::observe::status::{TargetFacts, TargetStatus, fold};
+use crate::observe::status::{self, TargetFacts, TargetStatus};
 
 use super::arguments::{Global, Targets};
 use super::exit::{Exit, Failure};
@@ -27,20 +27,7 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
             .await
             .map_err(Failure::operation)?;
         let facts = TargetFacts::from(target);
-        let mut status = fold(&facts, &manifests.readable, &history.entries, Utc::now());
-        for unreadable in &manifests.unreadable {
-            status.add_problem(format!(
-                "the manifest {} is of no use: {}",
-                unreadable.key, unreadable.reason
-            ));
-        }
-        for problem in &history.problems {
-            status.add_problem(format!(
-                "record {} of chain {}: {}",
-                problem.sequence, problem.chain, problem.reason
-            ));
-        }
-        all.push(status);
+        all.push(status::of(&facts, &manifests, &history, None, Utc::now()));
     }
     let exit = all.iter().map(exit_of).fold(Exit::Done, Exit::gravest);
     if global.json {

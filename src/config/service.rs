@@ -123,10 +123,11 @@ impl Http {
         let token = table.secret("token").map(|secret| secret.relative_to(base));
         // Names of targets and their state are nobody's business on the network.
         let is_guarded = table.has("tls") && table.has("token");
-        if !listen.ip().is_loopback() && !is_guarded {
+        let is_meant = table.boolean("allow_unprotected") == Some(true);
+        if !listen.ip().is_loopback() && !is_guarded && !is_meant {
             table.fault(
                 "listen",
-                "an address beyond loopback needs `tls` and `token`: give both, or listen on 127.0.0.1",
+                "an address beyond loopback needs `tls` and `token`: give both, or listen on 127.0.0.1; where something else keeps strangers away, write allow_unprotected = true",
             );
         }
         table.finish();

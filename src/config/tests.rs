@@ -252,6 +252,32 @@ fn an_empty_file_says_what_it_needs() {
 }
 
 #[test]
+fn pages_beyond_loopback_need_tls_and_a_token_or_the_word_for_it() {
+    let tls = "tls = { cert = \"a.pem\", key = \"b.pem\" }";
+    let token = "token = { env = \"HTTP_TOKEN\" }";
+    let accepts = |lines: &[&str]| {
+        let text = format!(
+            "{SMALLEST}\n[http]\nlisten = \"0.0.0.0:9810\"\n{}\n",
+            lines.join("\n")
+        );
+        match parse(&text) {
+            Ok(_) => true,
+            Err(faults) => {
+                assert!(faults.to_string().contains("beyond loopback"), "{faults}");
+                false
+            }
+        }
+    };
+    assert!(accepts(&[tls, token]));
+    assert!(accepts(&["allow_unprotected = true"]));
+    assert!(accepts(&[token, "allow_unprotected = true"]));
+    assert!(!accepts(&[]));
+    assert!(!accepts(&[tls]));
+    assert!(!accepts(&[token]));
+    assert!(!accepts(&["allow_unprotected = false"]));
+}
+
+#[test]
 fn what_would_be_dangerous_is_refused() {
     for (addition, part_of_message) in [
         (

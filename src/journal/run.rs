@@ -274,6 +274,7 @@ pub(crate) mod tests {
             phases: Vec::new(),
             totals: None,
             not_covered: Vec::new(),
+            uncovered_databases: None,
             findings: Vec::new(),
         })
     }

@@ -34,6 +34,12 @@ impl BackupId {
     pub fn second(&self) -> &str {
         self.0.split('-').next().unwrap_or_default()
     }
+
+    /// The second of the snapshot, by the source's clock.
+    pub fn time(&self) -> Option<DateTime<Utc>> {
+        let time = NaiveDateTime::parse_from_str(self.second(), TIME_FORMAT).ok()?;
+        Some(time.and_utc())
+    }
 }
 
 impl FromStr for BackupId {

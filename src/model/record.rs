@@ -108,6 +108,9 @@ pub struct BackupRecord {
     pub phases: Vec<Phase>,
     pub totals: Option<Totals>,
     pub not_covered: Vec<NotCovered>,
+    /// Databases of the server that no target covers; `null` where that is not known.
+    #[serde(default)]
+    pub uncovered_databases: Option<u64>,
     pub findings: Vec<Finding>,
 }
 

@@ -3,5 +3,10 @@
 pub mod gathered;
 pub mod status;
 mod problems;
+pub mod measures;
+pub mod view;
+pub mod metrics;
+pub mod rules;
+pub mod http;
 #[cfg(test)]
 mod status_tests;

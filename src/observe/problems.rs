@@ -167,7 +167,7 @@ fn restore_tests(status: &TargetStatus, runs: &Runs<'_>) -> Vec<String> {
 
 impl Runs<'_> {
     /// The interrupted run of this task, when no other one was started after it.
-    fn last_interrupted(
+    pub(super) fn last_interrupted(
         &self,
         task: &str,
         last_started_at: Option<DateTime<Utc>>,

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
+use crate::journal::History;
 use crate::model::backup_id::BackupId;
 use crate::model::contents::NotCovered;
 use crate::model::cycle::{by_recovery_point, cycle_between, seconds_between};
@@ -19,6 +20,7 @@ use crate::model::target_name::TargetName;
 use crate::model::upkeep::{PruneRecord, acknowledged};
 use crate::model::verdicts::Verdicts;
 use crate::observe::problems::{from_the_future, losses, problems};
+use crate::repository::Manifests;
 
 /// What the configuration says of a target.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,19 +106,41 @@ pub struct Counts {
     pub runs_interrupted: u64,
 }
 
-impl TargetStatus {
-    /// Adds what only the caller knows of, such as manifests that cannot be read.
-    pub fn add_problem(&mut self, problem: String) {
-        self.problems.push(problem);
-        self.ok = false;
-    }
+/// How the target stands by what was found of it in a repository, and what is wrong with what was found.
+///
+/// `clock_skew_seconds` is what was measured since the last backup: the source's clock minus ours.
+pub fn of(
+    target: &TargetFacts,
+    manifests: &Manifests,
+    history: &History,
+    clock_skew_seconds: Option<f64>,
+    now: DateTime<Utc>,
+) -> TargetStatus {
+    let records = &history.entries;
+    let mut status = fold(target, &manifests.readable, records, clock_skew_seconds, now);
+    let unreadable = manifests.unreadable.iter().map(|unreadable| {
+        format!(
+            "the manifest {} is of no use: {}",
+            unreadable.key, unreadable.reason
+        )
+    });
+    let in_chains = history.problems.iter().map(|problem| {
+        format!(
+            "record {} of chain {}: {}",
+            problem.sequence, problem.chain, problem.reason
+        )
+    });
+    status.problems.extend(unreadable.chain(in_chains));
+    status.ok = status.problems.is_empty();
+    status
 }
 
 /// Folds what is stored and what was recorded into how the target stands at this moment of our clock.
-pub fn fold(
+pub(super) fn fold(
     target: &TargetFacts,
     manifests: &[Manifest],
     records: &[Entry],
+    clock_skew_seconds: Option<f64>,
     now: DateTime<Utc>,
 ) -> TargetStatus {
     let runs = Runs::of(&target.name, records);
@@ -131,11 +155,7 @@ pub fn fold(
         .iter()
         .rev()
         .find(|manifest| runs.verdicts.is_proven(&manifest.id));
-    let clock_skew_seconds = runs
-        .backups
-        .iter()
-        .rev()
-        .find_map(|record| record.clock_skew_seconds);
+    let clock_skew_seconds = clock_skew_seconds.or_else(|| runs.clock_skew_seconds());
     let now_there = source_clock(now, clock_skew_seconds);
     let (future, present): (Vec<&Manifest>, Vec<&Manifest>) = good
         .iter()
@@ -184,7 +204,7 @@ pub(super) struct Runs<'a> {
 }
 
 impl<'a> Runs<'a> {
-    fn of(target: &TargetName, records: &'a [Entry]) -> Self {
+    pub(super) fn of(target: &TargetName, records: &'a [Entry]) -> Self {
         let mut ordered: Vec<&Entry> = records
             .iter()
             .filter(|entry| entry.record.target() == target)
@@ -208,6 +228,14 @@ impl<'a> Runs<'a> {
             }
         }
         runs
+    }
+
+    /// As the last backup that reached the source measured it.
+    fn clock_skew_seconds(&self) -> Option<f64> {
+        let newest_first = self.backups.iter().rev();
+        newest_first
+            .into_iter()
+            .find_map(|record| record.clock_skew_seconds)
     }
 
     /// The manifest tells no names, but the records do.
@@ -261,7 +289,7 @@ impl<'a> Runs<'a> {
 }
 
 /// Our clock, moved to the source's as far as the skew is known.
-fn source_clock(now: DateTime<Utc>, clock_skew_seconds: Option<f64>) -> DateTime<Utc> {
+pub(super) fn source_clock(now: DateTime<Utc>, clock_skew_seconds: Option<f64>) -> DateTime<Utc> {
     let skew = clock_skew_seconds.unwrap_or(0.0) * 1000.0;
     now + TimeDelta::milliseconds(skew.round() as i64)
 }

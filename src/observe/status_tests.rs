@@ -55,7 +55,7 @@ fn after(records: Vec<Record>) -> TargetStatus {
 }
 
 fn fold_at(manifests: &[Manifest], records: Vec<Record>, at: i64) -> TargetStatus {
-    fold(&facts(), manifests, &entries(records), time(at))
+    fold(&facts(), manifests, &entries(records), None, time(at))
 }
 
 #[test]
@@ -370,6 +370,7 @@ fn an_rta_over_the_objective_of_today_is_a_missed_rto() {
         &strict,
         &[manifest(2)],
         &entries(vec![restore_test(2, Passed, 10_000)]),
+        None,
         time(3 * HOUR),
     );
     assert_eq!(
@@ -388,7 +389,7 @@ fn other_targets_are_left_out() {
         restore_test(2, Passed, 10_000),
         run(Outcome::Succeeded, 7_200, None),
     ]);
-    let status = fold(&other, &[manifest(2)], &records, time(3 * HOUR));
+    let status = fold(&other, &[manifest(2)], &records, None, time(3 * HOUR));
     assert_eq!(status.problems, ["no backup yet", "never restore-tested"]);
     assert_eq!(status.counts, Default::default());
 }

@@ -44,6 +44,7 @@ impl NotBegun {
             phases: Vec::new(),
             totals: None,
             not_covered: Vec::new(),
+            uncovered_databases: None,
             findings: Vec::new(),
         };
         journal.append(Record::Backup(record.clone()))?;

@@ -146,6 +146,7 @@ struct Notes {
     attempts: u32,
     clock_skew_seconds: Option<f64>,
     not_covered: Vec<NotCovered>,
+    uncovered_databases: Option<u64>,
     findings: Vec<Finding>,
     /// Of the backup that is about to exist.
     counts: Option<shrank::Counts>,
@@ -286,6 +287,7 @@ fn record(
         phases,
         totals: manifest.map(|manifest| manifest.totals),
         not_covered: notes.not_covered,
+        uncovered_databases: notes.uncovered_databases,
         findings: notes.findings,
     }
 }

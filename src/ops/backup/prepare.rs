@@ -91,6 +91,7 @@ async fn note_uncovered(
 ) {
     let system_identifier = identity.system_identifier.as_deref();
     let uncovered = uncovered::databases(guard, system_identifier, target, &context.repository).await;
+    notes.lock().uncovered_databases = uncovered.as_ref().ok().map(|databases| databases.len() as u64);
     let message = match uncovered {
         Ok(databases) if databases.is_empty() => return,
         Ok(databases) => format!(

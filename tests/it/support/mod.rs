@@ -11,6 +11,8 @@ pub(crate) mod ernstfall;
 pub(crate) mod key;
 pub(crate) mod evidence;
 pub(crate) mod full_disk;
+pub(crate) mod monitoring;
+pub(crate) mod pages;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod proxy;

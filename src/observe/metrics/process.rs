@@ -1,0 +1,41 @@
+//! Metrics of the daemon itself: no target in them.
+
+use super::{Metric, Values, count, flag, timestamp};
+use crate::observe::view::View;
+
+pub(super) const METRICS: &[Metric<View>] = &[
+    Metric::gauge("build_info", "The program that runs; always 1.", |view: &View| {
+        vec![(vec![view.version], 1.0)]
+    })
+    .by(&["version"]),
+    Metric::gauge(
+        "start_timestamp_seconds",
+        "When the daemon started; counters count from there.",
+        |view| timestamp(Some(view.started_at)),
+    ),
+    Metric::gauge(
+        "repository_seen_timestamp_seconds",
+        "When all of the repository was last seen.",
+        |view| timestamp(view.repository_seen_at),
+    ),
+    Metric::gauge(
+        "repository_up",
+        "Whether the repository could be seen the last time it was looked at.",
+        repository_up,
+    ),
+    Metric::gauge(
+        "configuration_reload_success",
+        "Whether the configuration that was last asked for is in force.",
+        |view| flag(Some(view.configuration_fault.is_none())),
+    ),
+    Metric::gauge(
+        "record_problems",
+        "Records of any target that are missing, changed or unreadable.",
+        |view| count(view.repository_seen_at.map(|_| view.record_problems.len() as u64)),
+    ),
+];
+
+fn repository_up(view: &View) -> Values<'_> {
+    let looked_at = view.repository_fault.is_some() || view.repository_seen_at.is_some();
+    flag(looked_at.then_some(view.repository_fault.is_none()))
+}

@@ -1,0 +1,449 @@
+//! What the text of the metrics says of every kind of view.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::render;
+use crate::journal::run::tests::backup_record;
+use crate::journal::{History, RunId, RunStart, Task};
+use crate::model::manifest::{Manifest, Shrank};
+use crate::model::record::{BackupRecord, FORMAT, InterruptedRecord, Outcome, Phase, Record, Verdict};
+use crate::model::samples::{entries, id, manifest, restore_test, target, time};
+use crate::model::upkeep::PruneRecord;
+use crate::model::verification::{Finding, Severity};
+use crate::observe::gathered::{Gathered, HeartbeatState, TaskState};
+use crate::observe::status::TargetFacts;
+use crate::observe::view::View;
+use crate::repository::Manifests;
+
+use Verdict::{CouldNotRun, Failed, Passed};
+
+const HOUR: i64 = 3600;
+
+fn facts() -> TargetFacts {
+    TargetFacts {
+        name: target(),
+        environment: Some("production".to_owned()),
+        owner: Some("platform".to_owned()),
+        rpo_seconds: Some(7200.0),
+        rto_seconds: Some(60.0),
+    }
+}
+
+fn manifests(readable: Vec<Manifest>) -> Arc<Manifests> {
+    Arc::new(Manifests {
+        readable,
+        unreadable: Vec::new(),
+    })
+}
+
+fn history(records: Vec<Record>) -> Arc<History> {
+    Arc::new(History {
+        entries: entries(records),
+        problems: Vec::new(),
+    })
+}
+
+fn gathered(readable: Vec<Manifest>, records: Vec<Record>) -> Gathered {
+    Gathered {
+        started_at: time(0),
+        targets: vec![facts()],
+        manifests: [(target(), manifests(readable))].into(),
+        repository_seen_at: Some(time(3 * HOUR - 5)),
+        history: history(records),
+        counted_from: ("a".to_owned(), 0),
+        ..Gathered::default()
+    }
+}
+
+/// A backup that succeeded, and everything that its record can say.
+fn backup(number: i64) -> BackupRecord {
+    let Record::Backup(record) = backup_record(number * HOUR) else {
+        panic!("no record of a backup");
+    };
+    BackupRecord {
+        backup: Some(id(number)),
+        clock_skew_seconds: Some(0.25),
+        uncovered_databases: Some(2),
+        findings: vec![
+            finding(Severity::Warning, "databases"),
+            finding(Severity::Critical, "collation"),
+        ],
+        ..record
+    }
+}
+
+fn finding(severity: Severity, subject: &str) -> Finding {
+    Finding {
+        severity,
+        subject: subject.to_owned(),
+        message: "…".to_owned(),
+    }
+}
+
+fn test_with_phases(backup: i64, at: i64) -> Record {
+    let Record::RestoreTest(mut record) = restore_test(backup, Passed, at) else {
+        panic!("no record of a restore test");
+    };
+    record.phases = [("locate", 0.5), ("data", 30.25), ("of a later version", 9.0)]
+        .map(|(name, seconds)| Phase {
+            name: name.to_owned(),
+            seconds,
+        })
+        .to_vec();
+    record.verification.tables = 3;
+    record.verification.rows = 820_000;
+    Record::RestoreTest(record)
+}
+
+fn interrupted(task: Task, at: i64) -> Record {
+    Record::Interrupted(InterruptedRecord {
+        format: FORMAT,
+        id: format!("lost-{at}"),
+        target: target(),
+        task: task.as_str().to_owned(),
+        backup: None,
+        started_at: time(at),
+        found_at: time(at + 10),
+        removed: Vec::new(),
+    })
+}
+
+fn prune(outcome: Outcome) -> Record {
+    Record::Prune(PruneRecord {
+        format: FORMAT,
+        id: "prune".to_owned(),
+        target: target(),
+        trigger: crate::model::record::Trigger::Schedule,
+        outcome,
+        reason: None,
+        started_at: time(1),
+        finished_at: time(2),
+        removed: Vec::new(),
+        objects: 0,
+        freed_bytes: 0,
+        kept: Vec::new(),
+    })
+}
+
+fn task(task: Task, next_run_at: Option<i64>, skipped: u64) -> TaskState {
+    TaskState {
+        target: target(),
+        task,
+        schedule: "every 1h".to_owned(),
+        next_run_at: next_run_at.map(time),
+        waiting_since: next_run_at.map(|at| time(at + 1)),
+        running_since: None,
+        deadline: Some(Duration::from_secs(21_600)),
+        skipped,
+    }
+}
+
+fn run_under_way(task: Task, backup: Option<i64>, started_at: i64) -> RunStart {
+    RunStart {
+        id: RunId::new(time(started_at)).unwrap(),
+        task,
+        target: target(),
+        backup: backup.map(id),
+        started_at: time(started_at),
+        pid: 1,
+    }
+}
+
+/// Everything is known.
+fn whole() -> Gathered {
+    let mut shrunken = manifest(2);
+    shrunken.totals.stored_bytes = 1000;
+    shrunken.totals.not_covered = 4;
+    shrunken.shrank = Some(Shrank {
+        since: id(1),
+        tables_gone: 1,
+        tables_halved: 0,
+    });
+    let records = vec![
+        prune(Outcome::Succeeded),
+        Record::Backup(backup(1)),
+        restore_test(1, CouldNotRun, HOUR + 900),
+        restore_test(1, Failed, HOUR + 1000),
+        Record::Backup(backup(2)),
+        test_with_phases(2, 2 * HOUR + 900),
+    ];
+    Gathered {
+        tasks: vec![
+            task(Task::Backup, Some(3 * HOUR), 1),
+            task(Task::RestoreTest, None, 0),
+        ],
+        heartbeats: vec![HeartbeatState {
+            target: target(),
+            every: Duration::from_secs(10),
+            written_at: Some(time(3 * HOUR - 4)),
+            clock_skew_seconds: Some(-0.5),
+            fault: None,
+        }],
+        running: vec![run_under_way(Task::Backup, Some(3), 3 * HOUR)],
+        ..gathered(vec![manifest(0), manifest(1), shrunken], records)
+    }
+}
+
+fn text(gathered: &Gathered, at: i64) -> String {
+    render(&View::of(gathered, time(at))).unwrap()
+}
+
+/// The samples of a metric, without its name.
+fn samples<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let is_of = |rest: &&str| rest.starts_with(['{', ' ']);
+    let of_metric = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(name).filter(is_of));
+    of_metric.map(str::trim).collect()
+}
+
+#[test]
+fn everything_that_is_known_is_shown_with_its_meaning() {
+    insta::assert_snapshot!(text(&whole(), 3 * HOUR + 5));
+}
+
+#[test]
+fn every_metric_of_the_catalogue_is_rendered_once_all_is_known() {
+    let text = text(&whole(), 3 * HOUR + 5);
+    for (name, labels) in super::names() {
+        let samples = samples(&text, &name);
+        assert!(!samples.is_empty(), "{name}");
+        assert!(
+            labels
+                .iter()
+                .all(|label| samples[0].contains(&format!("{label}=\""))),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_known_is_absent_and_never_zero() {
+    let unseen = Gathered {
+        targets: vec![TargetFacts {
+            rpo_seconds: None,
+            rto_seconds: None,
+            owner: None,
+            ..facts()
+        }],
+        ..Gathered::default()
+    };
+    let text = text(&unseen, 0);
+    let known: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("# TYPE"))
+        .map(|line| line.split(' ').nth(2).unwrap())
+        .collect();
+    assert_eq!(
+        known,
+        [
+            "ernstfall_backups_total",
+            "ernstfall_build_info",
+            "ernstfall_configuration_reload_success",
+            "ernstfall_restore_tests_total",
+            "ernstfall_running",
+            "ernstfall_start_timestamp_seconds",
+            "ernstfall_target_info",
+        ]
+    );
+    assert_eq!(
+        samples(&text, "ernstfall_target_info"),
+        [r#"{environment="production",owner="",target="shop"} 1"#]
+    );
+}
+
+#[test]
+fn a_repository_that_was_never_seen_is_no_empty_one() {
+    let mut fault = Gathered {
+        repository_seen_at: None,
+        repository_fault: Some("no route".to_owned()),
+        manifests: Default::default(),
+        ..whole()
+    };
+    let unseen = text(&fault, 3 * HOUR);
+    assert_eq!(samples(&unseen, "ernstfall_repository_up"), ["0"]);
+    assert!(samples(&unseen, "ernstfall_stored_backups").is_empty());
+    fault.repository_fault = None;
+    fault.repository_seen_at = Some(time(3 * HOUR));
+    fault.manifests = [(target(), manifests(Vec::new()))].into();
+    let empty = text(&fault, 3 * HOUR);
+    assert_eq!(samples(&empty, "ernstfall_repository_up"), ["1"]);
+    assert_eq!(
+        samples(&empty, "ernstfall_stored_backups"),
+        [r#"{target="shop"} 0"#]
+    );
+}
+
+#[test]
+fn a_backup_found_bad_makes_the_recovery_point_jump_back() {
+    let point = |records| {
+        let text = text(&gathered(vec![manifest(1), manifest(2)], records), 3 * HOUR);
+        let point = samples(&text, "ernstfall_recovery_point_timestamp_seconds").join("");
+        let bad = samples(&text, "ernstfall_newest_backup_bad").join("");
+        (point, bad)
+    };
+    let of = |number: i64, bad| {
+        let at = time(number * HOUR).timestamp();
+        (
+            format!("{{target=\"shop\"}} {at}"),
+            format!("{{target=\"shop\"}} {bad}"),
+        )
+    };
+    assert_eq!(point(vec![]), of(2, 0));
+    assert_eq!(point(vec![restore_test(2, Failed, 9000)]), of(1, 1));
+    assert_eq!(point(vec![restore_test(2, CouldNotRun, 9000)]), of(2, 0));
+}
+
+#[test]
+fn of_all_verdicts_exactly_one_is_the_last() {
+    for verdict in [Passed, Failed, CouldNotRun] {
+        let text = text(
+            &gathered(
+                vec![manifest(1)],
+                vec![restore_test(1, Passed, 1), restore_test(1, verdict, 2)],
+            ),
+            3 * HOUR,
+        );
+        let verdicts = samples(&text, "ernstfall_last_restore_test_verdict");
+        assert_eq!(verdicts.len(), 3);
+        let ones: Vec<_> = verdicts.iter().filter(|line| line.ends_with(" 1")).collect();
+        assert_eq!(
+            ones,
+            [&format!("{{target=\"shop\",verdict=\"{}\"}} 1", verdict.as_str())]
+        );
+    }
+}
+
+#[test]
+fn counters_count_what_this_machine_recorded_since_the_daemon_started() {
+    let runs = |outcome| Record::Backup(BackupRecord { outcome, ..backup(1) });
+    let mut gathered = gathered(
+        vec![manifest(1)],
+        vec![
+            runs(Outcome::Failed),
+            runs(Outcome::Succeeded),
+            runs(Outcome::Failed),
+            restore_test(1, CouldNotRun, 5),
+            interrupted(Task::Backup, 6),
+            interrupted(Task::RestoreTest, 7),
+        ],
+    );
+    let counts = |gathered: &Gathered| {
+        let text = text(gathered, 3 * HOUR);
+        let numbers = |name| -> Vec<u64> {
+            let lines = samples(&text, name).into_iter();
+            lines
+                .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
+                .collect()
+        };
+        (
+            numbers("ernstfall_backups_total"),
+            numbers("ernstfall_restore_tests_total"),
+        )
+    };
+    // cancelled, failed, interrupted, succeeded; could-not-run, failed, interrupted, passed.
+    assert_eq!(counts(&gathered), (vec![0, 2, 1, 1], vec![1, 0, 1, 0]));
+    gathered.counted_from.1 = 2;
+    assert_eq!(counts(&gathered), (vec![0, 1, 1, 0], vec![1, 0, 1, 0]));
+    gathered.counted_from.0 = "of another machine".to_owned();
+    assert_eq!(counts(&gathered), (vec![0; 4], vec![0; 4]));
+}
+
+#[test]
+fn an_interrupted_run_is_the_last_result_until_another_one_ends() {
+    let result = |records| {
+        let text = text(&gathered(vec![manifest(1)], records), 3 * HOUR);
+        let results = samples(&text, "ernstfall_last_backup_result");
+        let one = results.into_iter().find(|line| line.ends_with(" 1")).unwrap();
+        let interrupted = samples(&text, "ernstfall_last_run_interrupted").join("\n");
+        (
+            one.split('"').nth(1).unwrap().to_owned(),
+            interrupted.contains("task=\"backup\"} 1"),
+        )
+    };
+    assert_eq!(
+        result(vec![
+            Record::Backup(backup(1)),
+            interrupted(Task::Backup, 2 * HOUR)
+        ]),
+        ("interrupted".to_owned(), true)
+    );
+    assert_eq!(
+        result(vec![interrupted(Task::Backup, 60), Record::Backup(backup(1))]),
+        ("succeeded".to_owned(), false)
+    );
+}
+
+#[test]
+fn a_test_that_failed_before_comparing_has_verified_nothing() {
+    let Record::RestoreTest(mut early) = restore_test(1, Failed, 9000) else {
+        panic!("no record of a restore test");
+    };
+    early.verification = Default::default();
+    let text = text(
+        &gathered(vec![manifest(1)], vec![Record::RestoreTest(early)]),
+        3 * HOUR,
+    );
+    assert!(!text.contains("ernstfall_verified_") && !text.contains("ernstfall_mismatched_tables"));
+}
+
+#[test]
+fn labels_hold_whatever_the_configuration_says() {
+    let hostile = Gathered {
+        targets: vec![TargetFacts {
+            owner: Some("a \"b\"\\c\nernstfall_stored_backups{target=\"shop\"} 9".to_owned()),
+            ..facts()
+        }],
+        ..gathered(vec![manifest(1)], Vec::new())
+    };
+    let text = text(&hostile, 3 * HOUR);
+    assert_eq!(
+        samples(&text, "ernstfall_target_info"),
+        [
+            r#"{environment="production",owner="a \"b\"\\c\nernstfall_stored_backups{target=\"shop\"} 9",target="shop"} 1"#
+        ]
+    );
+    assert_eq!(
+        samples(&text, "ernstfall_stored_backups"),
+        [r#"{target="shop"} 1"#]
+    );
+}
+
+#[test]
+fn the_number_of_series_is_bounded_by_the_configuration_and_a_removed_target_is_gone() {
+    let series = |gathered: &Gathered| {
+        let text = text(gathered, 3 * HOUR);
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    };
+    let mut many = whole();
+    let one = series(&many);
+    // Months of history are no more series.
+    let records = (0..500).flat_map(|number| {
+        [
+            Record::Backup(backup(number)),
+            test_with_phases(number % 3, number * HOUR),
+        ]
+    });
+    many.history = history(records.collect());
+    assert!(series(&many) <= one);
+    for number in 0..50 {
+        let name = format!("target-{number}").parse().unwrap();
+        many.targets.push(TargetFacts { name, ..facts() });
+    }
+    assert!(series(&many) <= 51 * one);
+    many.targets.truncate(1);
+    assert!(!text(&many, 3 * HOUR).contains("target-"));
+}
+
+#[test]
+fn a_fresh_heartbeat_tells_the_source_s_clock_better_than_the_last_backup() {
+    let skew = |written_at| {
+        let mut gathered = whole();
+        gathered.heartbeats[0].written_at = Some(time(written_at));
+        let text = text(&gathered, 3 * HOUR);
+        samples(&text, "ernstfall_clock_skew_seconds").join("")
+    };
+    assert_eq!(skew(3 * HOUR - 4), r#"{target="shop"} -0.5"#);
+    assert_eq!(skew(2 * HOUR), r#"{target="shop"} 0.25"#);
+}

@@ -1,0 +1,94 @@
+//! Rules about the daemon and what it needs; among them, that nobody is there to say anything.
+
+use super::AlertSeverity::{Critical, Info, Warning};
+use super::Rule;
+use super::expressions::{TARGET, age_there, last_known, owned};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "ErnstfallDaemonAbsent",
+        severity: Critical,
+        held_for: "5m",
+        // One of several that has gone; and that there is none at all, or none for a day.
+        expression: || {
+            "(\n  last_over_time(ernstfall_build_info[1d])\n  unless on (job, instance) ernstfall_build_info\n)\nor absent(last_over_time(ernstfall_build_info[1d]))"
+                .to_owned()
+        },
+        summary: "Ernstfall does not answer {{ $labels.instance }}",
+        description: "Prometheus gets no metrics: backups and restore tests may have stopped, and no other alert can be relied on.",
+    },
+    Rule {
+        name: "ErnstfallTargetVanished",
+        severity: Warning,
+        held_for: "5m",
+        expression: || {
+            format!(
+                "(\n  last_over_time(ernstfall_target_info[1d])\n  unless {TARGET} ernstfall_target_info\n)\nand on (job, instance) ernstfall_build_info"
+            )
+        },
+        summary: "{{ $labels.target }}: is no target any more",
+        description: "The daemon runs, and knows this target no longer: it is neither backed up nor tested.",
+    },
+    Rule {
+        name: "ErnstfallRepositoryUnreachable",
+        severity: Critical,
+        held_for: "10m",
+        expression: || "ernstfall_repository_up == 0".to_owned(),
+        summary: "Ernstfall cannot reach the repository",
+        description: "No backup can be stored, and none can be restored from here. What is shown of backups is as of when they were last seen.",
+    },
+    Rule {
+        name: "ErnstfallAlertDeliveryFailed",
+        severity: Critical,
+        held_for: "0s",
+        expression: || "increase(ernstfall_alert_deliveries_total{result=\"failed\"}[1h]) > 0".to_owned(),
+        summary: "Ernstfall's own alerts do not arrive by {{ $labels.channel }}",
+        description: "An alert was not delivered within the last hour: somebody should have been told something, and was not.",
+    },
+    Rule {
+        name: "ErnstfallHeartbeatStopped",
+        severity: Warning,
+        held_for: "5m",
+        expression: || {
+            let age = age_there("ernstfall_heartbeat_timestamp_seconds").replace('\n', "\n  ");
+            let interval = last_known("ernstfall_heartbeat_interval_seconds");
+            owned(&format!(
+                "(\n  {age}\n  > {TARGET} 3 * {interval} + 60\n)\nor {TARGET}\n(ernstfall_heartbeat_interval_seconds unless {TARGET} ernstfall_heartbeat_timestamp_seconds)"
+            ))
+        },
+        summary: "{{ $labels.target }}: no heartbeat is written",
+        description: "The heartbeat in the source has stopped: its recovery point is no longer measured, and the source may be down or read-only.",
+    },
+    Rule {
+        name: "ErnstfallClockSkew",
+        severity: Warning,
+        held_for: "10m",
+        expression: || owned("abs(ernstfall_clock_skew_seconds) > 60"),
+        summary: "{{ $labels.target }}: the clocks of source and daemon differ",
+        description: "They differ by {{ $value | humanizeDuration }}. Recovery points are told by the source's clock.",
+    },
+    Rule {
+        name: "ErnstfallConfigurationReloadFailed",
+        severity: Warning,
+        held_for: "1m",
+        expression: || "ernstfall_configuration_reload_success == 0".to_owned(),
+        summary: "Ernstfall runs with its old configuration",
+        description: "The configuration was changed, and could not be put in force.",
+    },
+    Rule {
+        name: "ErnstfallRecordsDamaged",
+        severity: Warning,
+        held_for: "15m",
+        expression: || "ernstfall_record_problems > 0".to_owned(),
+        summary: "Records of Ernstfall are missing or changed",
+        description: "{{ $value }} records are missing, changed or unreadable: what they said of backups and restore tests is not known.",
+    },
+    Rule {
+        name: "ErnstfallProblems",
+        severity: Info,
+        held_for: "1h",
+        expression: || owned("ernstfall_problems > 0"),
+        summary: "{{ $labels.target }}: something is wrong",
+        description: "`ernstfall status` lists {{ $value }} problems. Most have an alert of their own; this is for those that have none.",
+    },
+];

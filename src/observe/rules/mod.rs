@@ -1,0 +1,168 @@
+//! What raises an alert: names, severities and conditions, as rules for Prometheus. Each has its part of the runbook,
+//! `docs/runbook.md`. Thresholds come from the metrics, so that the rules need no configuration and fit every target.
+
+mod daemon;
+mod expressions;
+mod objectives;
+mod runs;
+
+use std::fmt::Write;
+
+/// Where a package installs the runbook: the same on every machine, and reachable for whoever is logged in there.
+pub const DEFAULT_RUNBOOK_URL: &str = "file:///usr/share/doc/ernstfall/runbook.md";
+
+/// A condition that somebody should know of.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// The name of the alert.
+    pub name: &'static str,
+    pub severity: AlertSeverity,
+    /// The condition has to hold for so long, as Prometheus writes durations.
+    pub held_for: &'static str,
+    /// In PromQL; several lines.
+    expression: fn() -> String,
+    /// In one line; with Prometheus' templates, as `description`.
+    pub summary: &'static str,
+    pub description: &'static str,
+}
+
+/// How soon a person has to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertSeverity {
+    /// Now: data could be lost, or nobody would notice.
+    Critical,
+    /// On the next working day.
+    Warning,
+    /// When there is time; nothing is lost by waiting.
+    Info,
+}
+
+impl AlertSeverity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+}
+
+impl Rule {
+    pub fn expression(&self) -> String {
+        (self.expression)()
+    }
+
+    /// The name of the rule's part of the runbook, as it stands behind `#` in a link.
+    pub fn anchor(&self) -> String {
+        self.name.to_lowercase()
+    }
+}
+
+/// Every rule, the gravest matters first.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    objectives::RULES.iter().chain(runs::RULES).chain(daemon::RULES)
+}
+
+/// A rules file for Prometheus, whose alerts link to the runbook at this address.
+pub fn to_yaml(runbook_url: &str) -> String {
+    let mut text = String::from(
+        "# Alerting rules for the metrics of Ernstfall, printed by `ernstfall rules`.\ngroups:\n  - name: ernstfall\n    rules:\n",
+    );
+    for rule in all() {
+        write_rule(&mut text, rule, runbook_url);
+    }
+    text
+}
+
+fn write_rule(text: &mut String, rule: &Rule, runbook_url: &str) {
+    let expression = rule.expression().replace('\n', "\n          ");
+    let runbook = format!("{runbook_url}#{}", rule.anchor());
+    let written = write!(
+        text,
+        "      - alert: {}
+        expr: |-
+          {expression}
+        for: {}
+        labels:
+          severity: {}
+        annotations:
+          summary: {}
+          description: {}
+          runbook_url: {}
+",
+        rule.name,
+        rule.held_for,
+        rule.severity.as_str(),
+        quoted(rule.summary),
+        quoted(rule.description),
+        quoted(&runbook),
+    );
+    // Writing to a text cannot fail.
+    let _ = written;
+}
+
+/// Every JSON text is a YAML text.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::observe::metrics;
+
+    /// Delivering alerts has its metric as soon as there are channels.
+    const WITHOUT_A_METRIC_YET: &str = "ernstfall_alert_deliveries_total";
+
+    #[test]
+    fn names_are_unique_and_begin_with_the_product() {
+        let names: BTreeSet<&str> = all().map(|rule| rule.name).collect();
+        assert_eq!(names.len(), all().count());
+        assert!(names.iter().all(|name| name.starts_with("Ernstfall")));
+    }
+
+    #[test]
+    fn rules_are_about_metrics_that_there_are() {
+        let known: BTreeSet<String> = metrics::names().into_iter().map(|(name, _)| name).collect();
+        for rule in all() {
+            let expression = rule.expression();
+            let words = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            let mut used = words.filter(|word| word.starts_with("ernstfall_")).peekable();
+            assert!(used.peek().is_some(), "{}", rule.name);
+            for metric in used {
+                assert!(
+                    known.contains(metric) || metric == WITHOUT_A_METRIC_YET,
+                    "{} asks for {metric}",
+                    rule.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn templates_show_labels_of_ours_and_the_value_alone() {
+        let allowed = [
+            "$labels.target",
+            "$labels.task",
+            "$labels.instance",
+            "$labels.channel",
+            "$value",
+            "$value | humanizeDuration",
+        ];
+        for rule in all() {
+            let text = format!("{} {}", rule.summary, rule.description);
+            for part in text.split("{{").skip(1) {
+                let template = part.split("}}").next().unwrap_or_default().trim();
+                assert!(allowed.contains(&template), "{}: {template}", rule.name);
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_yaml_would_misread_is_quoted() {
+        let text = to_yaml("https://docs.example.org/a\"b: c");
+        assert!(text.contains("runbook_url: \"https://docs.example.org/a\\\"b: c#ernstfallrpomissed\"\n"));
+    }
+}

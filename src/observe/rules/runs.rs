@@ -1,0 +1,93 @@
+//! Rules about runs that failed, could not run, or did not run at all.
+
+use super::AlertSeverity::{Critical, Info, Warning};
+use super::Rule;
+use super::expressions::{TARGET, TASK, last_known, owned};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "ErnstfallRestoreTestFailed",
+        severity: Critical,
+        held_for: "0s",
+        expression: || owned("ernstfall_last_restore_test_verdict{verdict=\"failed\"} == 1"),
+        summary: "{{ $labels.target }}: a restore test failed: the backup is bad",
+        description: "The backup that was tested last could not be restored, or the copy is not what the source had sent.",
+    },
+    Rule {
+        name: "ErnstfallBackupFailed",
+        severity: Warning,
+        held_for: "5m",
+        expression: || owned("ernstfall_last_backup_result{result=\"failed\"} == 1"),
+        summary: "{{ $labels.target }}: the last backup failed",
+        description: "No backup has succeeded since. What is there is still good, and grows older.",
+    },
+    Rule {
+        name: "ErnstfallRestoreTestCouldNotRun",
+        severity: Warning,
+        held_for: "15m",
+        expression: || owned("ernstfall_last_restore_test_verdict{verdict=\"could-not-run\"} == 1"),
+        summary: "{{ $labels.target }}: restore tests cannot run",
+        description: "The surroundings are at fault, not the backup: nothing new is known of whether it can be restored.",
+    },
+    Rule {
+        name: "ErnstfallRestoreTestNeverRan",
+        severity: Warning,
+        held_for: "1d",
+        expression: || {
+            owned(&format!(
+                "ernstfall_stored_backups > 0\nunless {TARGET} ernstfall_last_restore_test_timestamp_seconds{{verdict=~\"passed|failed\"}}"
+            ))
+        },
+        summary: "{{ $labels.target }}: no backup was ever restored",
+        description: "There are {{ $value }} backups, and no restore test has said anything of any of them.",
+    },
+    Rule {
+        name: "ErnstfallRunOverdue",
+        severity: Warning,
+        held_for: "20m",
+        expression: || {
+            let next = last_known("ernstfall_next_run_timestamp_seconds");
+            owned(&format!(
+                "time() - {next} > 0\nunless {TASK} ernstfall_running > 0"
+            ))
+        },
+        summary: "{{ $labels.target }}: {{ $labels.task }} is overdue",
+        description: "It was due {{ $value | humanizeDuration }} ago, and does not run.",
+    },
+    Rule {
+        name: "ErnstfallRunHung",
+        severity: Warning,
+        held_for: "10m",
+        expression: || {
+            owned(&format!(
+                "time() - ernstfall_running_since_timestamp_seconds\n> {TASK} ernstfall_run_deadline_seconds"
+            ))
+        },
+        summary: "{{ $labels.target }}: {{ $labels.task }} has run far too long",
+        description: "It has been running for {{ $value | humanizeDuration }}, beyond its deadline, and has not ended although it was told to.",
+    },
+    Rule {
+        name: "ErnstfallRunInterrupted",
+        severity: Warning,
+        held_for: "15m",
+        expression: || owned("ernstfall_last_run_interrupted == 1"),
+        summary: "{{ $labels.target }}: {{ $labels.task }} was interrupted",
+        description: "Its last run was killed, or the machine went down under it, and there was none since.",
+    },
+    Rule {
+        name: "ErnstfallPruneFailed",
+        severity: Warning,
+        held_for: "15m",
+        expression: || owned("ernstfall_last_prune_failed == 1"),
+        summary: "{{ $labels.target }}: backups that should go are not removed",
+        description: "The last run of prune failed. Nothing is in danger, and the repository grows.",
+    },
+    Rule {
+        name: "ErnstfallRunsSkipped",
+        severity: Info,
+        held_for: "0s",
+        expression: || owned("increase(ernstfall_skipped_runs_total[6h]) > 0"),
+        summary: "{{ $labels.target }}: {{ $labels.task }} runs less often than it should",
+        description: "Within six hours slots of the schedule passed without a run of their own, since the run before still ran or waited.",
+    },
+];

@@ -1,0 +1,516 @@
+//! The alerting rules, judged by Prometheus' own tool: each fires when it should, and not otherwise.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ernstfall::observe::{metrics, rules};
+
+use crate::support::directory::TestDir;
+use crate::support::ernstfall::Ernstfall;
+use crate::support::process::run_or_panic;
+use crate::support::skip::require;
+
+/// What one rule is tried on. A series is a metric without prefix, and its values as promtool writes them, one a minute.
+struct Case {
+    alert: &'static str,
+    /// When it is looked at, from the beginning of the series.
+    at: &'static str,
+    fires: &'static [(&'static str, &'static str)],
+    is_quiet: &'static [(&'static str, &'static str)],
+}
+
+/// The same value for ten hours.
+macro_rules! always {
+    ($value:literal) => {
+        concat!($value, "+0x600")
+    };
+}
+
+const CASES: &[Case] = &[
+    Case {
+        alert: "ErnstfallRpoMissed",
+        at: "2h",
+        fires: &[
+            ("recovery_point_timestamp_seconds", always!("0")),
+            ("rpo_objective_seconds", always!("7000")),
+        ],
+        is_quiet: &[
+            ("recovery_point_timestamp_seconds", always!("300")),
+            ("rpo_objective_seconds", always!("7000")),
+        ],
+    },
+    // By the source's clock, which is behind, more time has passed than by ours.
+    Case {
+        alert: "ErnstfallRpoMissed",
+        at: "2h",
+        fires: &[
+            ("recovery_point_timestamp_seconds", always!("300")),
+            ("rpo_objective_seconds", always!("7000")),
+            ("clock_skew_seconds", always!("200")),
+        ],
+        is_quiet: &[
+            ("recovery_point_timestamp_seconds", always!("0")),
+            ("rpo_objective_seconds", always!("7000")),
+            ("clock_skew_seconds", always!("-300")),
+        ],
+    },
+    // The daemon has been gone for an hour; in the other case it lives, and the objective was taken back.
+    Case {
+        alert: "ErnstfallRpoMissed",
+        at: "2h",
+        fires: &[
+            ("build_info", "1+0x60 stale"),
+            ("target_info", "1+0x60 stale"),
+            ("recovery_point_timestamp_seconds", "0+0x60 stale"),
+            ("rpo_objective_seconds", "7000+0x60 stale"),
+        ],
+        is_quiet: &[
+            ("recovery_point_timestamp_seconds", always!("0")),
+            ("rpo_objective_seconds", "7000+0x60 stale"),
+        ],
+    },
+    Case {
+        alert: "ErnstfallNoRecoveryPoint",
+        at: "10m",
+        fires: &[("stored_backups", always!("3"))],
+        is_quiet: &[
+            ("stored_backups", always!("3")),
+            ("recovery_point_timestamp_seconds", always!("0")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallBackupNeverRan",
+        at: "2h",
+        fires: &[
+            ("stored_backups", always!("0")),
+            ("running{task=\"backup\"}", always!("0")),
+        ],
+        is_quiet: &[
+            ("stored_backups", always!("0")),
+            ("running{task=\"backup\"}", always!("1")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallNewestBackupBad",
+        at: "10m",
+        fires: &[("newest_backup_bad", always!("1"))],
+        is_quiet: &[("newest_backup_bad", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallContentShrank",
+        at: "10m",
+        fires: &[("open_content_losses", always!("1"))],
+        is_quiet: &[("open_content_losses", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallRpoMissedInLastCycle",
+        at: "10m",
+        fires: &[
+            ("rpo_actual_seconds", always!("3601")),
+            ("rpo_objective_seconds", always!("3600")),
+        ],
+        is_quiet: &[
+            ("rpo_actual_seconds", always!("3600")),
+            ("rpo_objective_seconds", always!("3600")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRtoMissed",
+        at: "10m",
+        fires: &[
+            ("rto_actual_seconds", always!("901")),
+            ("rto_objective_seconds", always!("900")),
+        ],
+        is_quiet: &[("rto_actual_seconds", always!("901"))],
+    },
+    Case {
+        alert: "ErnstfallDatabasesNotCovered",
+        at: "1h",
+        fires: &[("uncovered_databases", always!("2"))],
+        is_quiet: &[("uncovered_databases", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallCriticalFindings",
+        at: "10m",
+        fires: &[("open_findings{severity=\"critical\"}", always!("1"))],
+        is_quiet: &[
+            ("open_findings{severity=\"critical\"}", always!("0")),
+            ("open_findings{severity=\"warning\"}", always!("5")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallNotCovered",
+        at: "2h",
+        fires: &[("not_covered_objects", always!("1"))],
+        is_quiet: &[("not_covered_objects", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallRestoreTestFailed",
+        at: "10m",
+        fires: &[("last_restore_test_verdict{verdict=\"failed\"}", always!("1"))],
+        is_quiet: &[
+            ("last_restore_test_verdict{verdict=\"failed\"}", always!("0")),
+            (
+                "last_restore_test_verdict{verdict=\"could-not-run\"}",
+                always!("1"),
+            ),
+        ],
+    },
+    Case {
+        alert: "ErnstfallBackupFailed",
+        at: "10m",
+        fires: &[("last_backup_result{result=\"failed\"}", always!("1"))],
+        is_quiet: &[
+            ("last_backup_result{result=\"failed\"}", always!("0")),
+            ("last_backup_result{result=\"cancelled\"}", always!("1")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRestoreTestCouldNotRun",
+        at: "1h",
+        fires: &[(
+            "last_restore_test_verdict{verdict=\"could-not-run\"}",
+            always!("1"),
+        )],
+        is_quiet: &[
+            (
+                "last_restore_test_verdict{verdict=\"could-not-run\"}",
+                "1+0x10 0+0x600",
+            ),
+            ("last_restore_test_verdict{verdict=\"failed\"}", always!("1")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRestoreTestNeverRan",
+        at: "2d",
+        fires: &[
+            ("stored_backups", "1+0x3000"),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"could-not-run\"}",
+                "9+0x3000",
+            ),
+        ],
+        is_quiet: &[
+            ("stored_backups", "1+0x3000"),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"failed\"}",
+                "9+0x3000",
+            ),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRunOverdue",
+        at: "1h",
+        fires: &[
+            ("next_run_timestamp_seconds{task=\"backup\"}", always!("1200")),
+            ("running{task=\"backup\"}", always!("0")),
+            ("running{task=\"restore_test\"}", always!("1")),
+        ],
+        is_quiet: &[
+            ("next_run_timestamp_seconds{task=\"backup\"}", always!("1200")),
+            ("running{task=\"backup\"}", always!("1")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRunHung",
+        at: "2h",
+        fires: &[
+            ("running_since_timestamp_seconds{task=\"backup\"}", always!("0")),
+            ("run_deadline_seconds{task=\"backup\"}", always!("3600")),
+        ],
+        is_quiet: &[
+            ("running_since_timestamp_seconds{task=\"backup\"}", always!("0")),
+            ("run_deadline_seconds{task=\"backup\"}", always!("21600")),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRunInterrupted",
+        at: "1h",
+        fires: &[("last_run_interrupted{task=\"backup\"}", always!("1"))],
+        is_quiet: &[("last_run_interrupted{task=\"backup\"}", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallPruneFailed",
+        at: "1h",
+        fires: &[("last_prune_failed", always!("1"))],
+        is_quiet: &[("last_prune_failed", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallRunsSkipped",
+        at: "2h",
+        fires: &[("skipped_runs_total{task=\"backup\"}", "0+0x60 1+0x600")],
+        is_quiet: &[("skipped_runs_total{task=\"backup\"}", always!("7"))],
+    },
+    Case {
+        alert: "ErnstfallDaemonAbsent",
+        at: "1h",
+        fires: &[("build_info", "1+0x30 stale")],
+        is_quiet: &[("build_info", always!("1"))],
+    },
+    Case {
+        alert: "ErnstfallTargetVanished",
+        at: "1h",
+        fires: &[("target_info", "1+0x30 stale")],
+        is_quiet: &[("build_info", "1+0x30 stale"), ("target_info", "1+0x30 stale")],
+    },
+    Case {
+        alert: "ErnstfallRepositoryUnreachable",
+        at: "1h",
+        fires: &[("repository_up", always!("0"))],
+        is_quiet: &[("repository_up", "0+0x5 1+0x600")],
+    },
+    Case {
+        alert: "ErnstfallAlertDeliveryFailed",
+        at: "1h",
+        fires: &[(
+            "alert_deliveries_total{channel=\"pager\",result=\"failed\"}",
+            "0+0x30 1+0x600",
+        )],
+        is_quiet: &[
+            (
+                "alert_deliveries_total{channel=\"pager\",result=\"failed\"}",
+                always!("4"),
+            ),
+            (
+                "alert_deliveries_total{channel=\"pager\",result=\"delivered\"}",
+                "0+1x600",
+            ),
+        ],
+    },
+    Case {
+        alert: "ErnstfallHeartbeatStopped",
+        at: "1h",
+        fires: &[
+            ("heartbeat_timestamp_seconds", always!("3000")),
+            ("heartbeat_interval_seconds", always!("10")),
+        ],
+        is_quiet: &[
+            ("heartbeat_timestamp_seconds", "0+60x600"),
+            ("heartbeat_interval_seconds", always!("10")),
+        ],
+    },
+    // None was ever written; in the other case none is wanted.
+    Case {
+        alert: "ErnstfallHeartbeatStopped",
+        at: "1h",
+        fires: &[("heartbeat_interval_seconds", always!("10"))],
+        is_quiet: &[("heartbeat_timestamp_seconds", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallClockSkew",
+        at: "1h",
+        fires: &[("clock_skew_seconds", always!("-61"))],
+        is_quiet: &[("clock_skew_seconds", always!("59"))],
+    },
+    Case {
+        alert: "ErnstfallConfigurationReloadFailed",
+        at: "10m",
+        fires: &[("configuration_reload_success", always!("0"))],
+        is_quiet: &[("configuration_reload_success", always!("1"))],
+    },
+    Case {
+        alert: "ErnstfallRecordsDamaged",
+        at: "1h",
+        fires: &[("record_problems", always!("1"))],
+        is_quiet: &[("record_problems", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallProblems",
+        at: "2h",
+        fires: &[("problems", always!("1"))],
+        is_quiet: &[("problems", always!("0"))],
+    },
+];
+
+/// Metrics of the daemon itself and not of a target.
+const OF_THE_DAEMON: [&str; 4] = [
+    "build_info",
+    "repository_up",
+    "configuration_reload_success",
+    "record_problems",
+];
+
+fn promtool() -> Option<PathBuf> {
+    crate::support::monitoring::find("promtool")
+}
+
+fn printed_rules(directory: &TestDir) -> String {
+    // It needs no configuration.
+    let ernstfall = Ernstfall::new(directory).configuration("this is no configuration");
+    let url = "https://docs.example.org/runbook.md";
+    ernstfall
+        .run(["rules", "--runbook-url", url])
+        .expect_code(0)
+        .stdout
+}
+
+/// A series of the shop, or of the daemon, as Prometheus would have scraped it.
+fn scraped(series: &str) -> String {
+    let (name, labels) = series
+        .trim_end_matches('}')
+        .split_once('{')
+        .unwrap_or((series, ""));
+    let mut all = vec!["job=\"ernstfall\"", "instance=\"a:9810\""];
+    if !OF_THE_DAEMON.contains(&name) {
+        all.push("target=\"shop\"");
+    }
+    if name == "target_info" {
+        all.extend(["environment=\"production\"", "owner=\"platform\""]);
+    }
+    all.extend(labels.split(',').filter(|label| !label.is_empty()));
+    format!("ernstfall_{name}{{{}}}", all.join(","))
+}
+
+fn write_test(text: &mut String, case: &Case, series: &[(&str, &str)], firing: bool) {
+    let mut all = vec![("build_info", "1+0x3000"), ("target_info", "1+0x3000")];
+    all.retain(|(name, _)| !series.iter().any(|(own, _)| own == name));
+    all.extend(series);
+    writeln!(text, "  - interval: 1m\n    input_series:").unwrap();
+    for (name, values) in all {
+        writeln!(
+            text,
+            "      - series: '{}'\n        values: '{values}'",
+            scraped(name)
+        )
+        .unwrap();
+    }
+    let found = if firing {
+        "\n          - labels: '{}'\n            value: 1"
+    } else {
+        " []"
+    };
+    let (alert, at) = (case.alert, case.at);
+    writeln!(
+        text,
+        "    promql_expr_test:
+      - expr: count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}})
+        eval_time: {at}
+        exp_samples:{found}"
+    )
+    .unwrap();
+}
+
+fn run_promtool(directory: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(promtool().unwrap());
+    run_or_panic(command.args(arguments).current_dir(directory))
+}
+
+#[test]
+fn rules_are_well_formed_and_each_fires_when_it_should_and_not_otherwise() {
+    require!(promtool().is_some(), "promtool is not installed");
+    let directory = TestDir::new("rules");
+    directory.write("rules.yml", printed_rules(&directory));
+    run_promtool(directory.path(), &["check", "rules", "rules.yml"]);
+    let mut tests = String::from("rule_files: [rules.yml]\nevaluation_interval: 1m\ntests:\n");
+    for case in CASES {
+        write_test(&mut tests, case, case.fires, true);
+        write_test(&mut tests, case, case.is_quiet, false);
+    }
+    directory.write("tests.yml", tests);
+    run_promtool(directory.path(), &["test", "rules", "tests.yml"]);
+    let tried: BTreeSet<&str> = CASES.iter().map(|case| case.alert).collect();
+    let printed: BTreeSet<&str> = rules::all().map(|rule| rule.name).collect();
+    assert_eq!(tried, printed);
+}
+
+#[test]
+fn an_alert_says_whose_target_it_is_what_is_wrong_and_where_to_read_on() {
+    require!(promtool().is_some(), "promtool is not installed");
+    let directory = TestDir::new("rules");
+    directory.write("rules.yml", printed_rules(&directory));
+    directory.write(
+        "tests.yml",
+        format!(
+            "rule_files: [rules.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: '{}'
+        values: 1+0x600
+      - series: '{}'
+        values: 1+0x600
+      - series: '{}'
+        values: 901+0x600
+      - series: '{}'
+        values: 900+0x600
+    alert_rule_test:
+      - eval_time: 10m
+        alertname: ErnstfallRtoMissed
+        exp_alerts:
+          - exp_labels:
+              job: ernstfall
+              instance: a:9810
+              target: shop
+              environment: production
+              owner: platform
+              severity: warning
+            exp_annotations:
+              summary: 'shop: a recovery takes longer than the RTO'
+              description: 'The last restore test that passed measured 15m 1s, declared human times included.'
+              runbook_url: https://docs.example.org/runbook.md#ernstfallrtomissed
+",
+            scraped("build_info"),
+            scraped("target_info"),
+            scraped("rto_actual_seconds"),
+            scraped("rto_objective_seconds"),
+        ),
+    );
+    run_promtool(directory.path(), &["test", "rules", "tests.yml"]);
+}
+
+fn document(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn every_alert_has_its_part_of_the_runbook_and_no_part_is_left_over() {
+    let runbook = document("runbook.md");
+    let headings = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("## Ernstfall"));
+    let parts: Vec<String> = headings.map(|rest| format!("Ernstfall{rest}")).collect();
+    let names: Vec<&str> = rules::all().map(|rule| rule.name).collect();
+    assert_eq!(parts, names);
+    for (rule, part) in rules::all().zip(
+        runbook
+            .split("\n## ")
+            .filter(|part| part.starts_with("Ernstfall")),
+    ) {
+        for what in [
+            "**Means:**",
+            "**Data in danger:**",
+            "**Look:**",
+            "**Mend:**",
+            "**Escalate:**",
+        ] {
+            assert!(part.contains(what), "{}: {what}", rule.name);
+        }
+        assert!(
+            part.contains(&format!("({})", rule.severity.as_str())),
+            "{}",
+            rule.name
+        );
+    }
+}
+
+#[test]
+fn the_document_of_the_metrics_names_each_with_its_labels_and_no_other() {
+    let text = document("metrics.md");
+    let mut documented = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("| `ernstfall_")) {
+        let name = line.split('`').next().unwrap();
+        documented.insert(format!("ernstfall_{name}"));
+    }
+    let rendered: BTreeSet<String> = metrics::names()
+        .into_iter()
+        .map(|(name, labels)| match labels {
+            [] => name,
+            labels => format!("{name}{{{}}}", labels.join(",")),
+        })
+        .collect();
+    assert_eq!(documented, rendered);
+}
