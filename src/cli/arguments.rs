@@ -69,6 +69,8 @@ pub(super) enum Command {
     Acknowledge(Acknowledge),
     /// The checklist: configuration, connections, privileges, programs, scratch, space, schedule
     Check(Targets),
+    /// Print the SQL that gives a role what a target needs of it, and no more
+    Grants(Grants),
     /// Print alerting rules for Prometheus
     Rules(Rules),
     /// Show everything on a throw-away database, with live writes and a damaged backup
@@ -213,6 +215,17 @@ pub(super) struct Rules {
     /// Where docs/runbook.md can be read: alerts link to their part of it
     #[arg(long, value_name = "URL", default_value = DEFAULT_RUNBOOK_URL)]
     pub(super) runbook_url: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Grants {
+    pub(super) target: TargetName,
+    /// Which role [default: the user in the target's connection string]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(super) role: Option<String>,
+    /// For this major version of PostgreSQL, without asking the server
+    #[arg(long, value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(13..=99))]
+    pub(super) server_version: Option<u32>,
 }
 
 #[derive(Args, Debug)]

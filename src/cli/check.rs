@@ -49,6 +49,7 @@ async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
         keys: setup.keys.clone(),
         cancel: setup.signals.cancel.clone(),
         clock: Utc::now,
+        installation: setup.journal().ok().map(|journal| journal.chain().to_owned()),
         history: history(setup, repository.as_ref()).await,
         repository: repository.map(Arc::new),
     };
@@ -201,6 +202,7 @@ fn show(line: &CheckLine) {
     };
     print::text(&format!("  {word:<4}  {}: {}", line.subject, line.message));
     if let Some(remedy) = &line.remedy {
+        let remedy = remedy.replace('\n', "\n           ");
         print::text(&format!("        -> {remedy}"));
     }
 }

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod each_target;
 mod exit;
+mod grants;
 mod init;
 mod list;
 mod man;
@@ -78,6 +79,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::List(options) => list::run(global, &options).await,
         Command::Prune(options) => prune::run(global, &options).await,
         Command::Acknowledge(options) => acknowledge::run(global, &options).await,
+        Command::Grants(options) => grants::run(global, &options).await,
         Command::Check(options) => check::run(global, &options).await,
         Command::Rules(options) => rules::run(&options),
         Command::Demo(options) => demo::run(global, &options).await,

@@ -1,5 +1,7 @@
 //! From the configuration to what the use cases need.
 
+mod heartbeat;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -300,6 +302,7 @@ impl Setup {
             Failure::operation(anyhow::Error::new(error).context(format!("target {}", target.name)))
         })?;
         let connection = self.connection(dsn.expose())?;
+        let connection = connection.with_connect_timeout_if_open(target.timeouts.connect.into());
         let overhead = &target.rto_overhead;
         let declared = [
             ("detect", overhead.detect),
@@ -312,6 +315,7 @@ impl Setup {
             environment: target.environment.clone(),
             owner: target.owner.clone(),
             connection: connection.clone(),
+            heartbeat: self.heartbeat(target),
             rpo: target.objectives.rpo.map(Duration::from),
             rto: target.objectives.rto.map(Duration::from),
             rto_overhead: declared

@@ -24,7 +24,7 @@ pub fn cycle_ended_by_rpa_seconds(manifests: &[Manifest], by: &BackupId) -> Opti
 
 pub(crate) fn by_recovery_point<'a>(manifests: impl Iterator<Item = &'a Manifest>) -> Vec<&'a Manifest> {
     let mut ordered: Vec<&Manifest> = manifests.collect();
-    ordered.sort_by(|one, other| recovery_order(one).cmp(&recovery_order(other)));
+    ordered.sort_by(|one, other| one.order().cmp(&other.order()));
     ordered
 }
 
@@ -36,10 +36,6 @@ pub(crate) fn cycle_between(begin: &Manifest, end: &Manifest) -> Option<f64> {
 
 pub(crate) fn seconds_between(from: DateTime<Utc>, to: DateTime<Utc>) -> f64 {
     (to - from).as_seconds_f64()
-}
-
-fn recovery_order(manifest: &Manifest) -> (DateTime<Utc>, &BackupId) {
-    (manifest.recovery_point.at, &manifest.id)
 }
 
 #[cfg(test)]
@@ -56,6 +52,20 @@ mod tests {
         assert_eq!(cycle_rpa_seconds(&manifests, &id(9)), None);
         assert_eq!(cycle_ended_by_rpa_seconds(&manifests, &id(3)), Some(7800.0));
         assert_eq!(cycle_ended_by_rpa_seconds(&manifests, &id(0)), None);
+    }
+
+    #[test]
+    fn backups_of_one_recovery_point_stand_in_the_order_in_which_they_were_taken() {
+        let taken = |random, started| {
+            let mut manifest = manifest(0);
+            manifest.id = BackupId::new(time(0), random);
+            manifest.started_at = time(started);
+            manifest
+        };
+        let (first, second) = (taken(0xffff, 10), taken(0, 20));
+        let both = [second.clone(), first.clone()];
+        let ordered = by_recovery_point(both.iter());
+        assert_eq!(ordered, [&first, &second]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Manifest {
     /// From a monotonic clock.
     pub duration_seconds: f64,
     pub recovery_point: RecoveryPoint,
+    /// The heartbeat of this target in the snapshot, as its row says; `None` where there is none.
+    #[serde(default)]
+    pub heartbeat: Option<DateTime<Utc>>,
     /// `pg_current_snapshot()` as text, so that a change log can join the backup exactly.
     pub snapshot: String,
     pub lsn: String,
@@ -51,6 +54,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// What backups are ordered by, the newest last. Several have one recovery point where a standby stood still between
+    /// them; the end of an id is random, and says nothing.
+    pub fn order(&self) -> (DateTime<Utc>, DateTime<Utc>, &BackupId) {
+        (self.recovery_point.at, self.started_at, &self.id)
+    }
+
     /// Every object of the backup, the manifest itself excepted.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
         [

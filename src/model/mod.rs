@@ -13,6 +13,7 @@ pub mod human_duration;
 pub mod manifest;
 pub mod objective;
 pub mod record;
+pub mod recovery_evidence;
 pub mod redact;
 pub mod retention;
 #[cfg(test)]

@@ -173,6 +173,9 @@ pub struct RestoreTestRecord {
     pub started_at: DateTime<Utc>,
     pub finished_at: DateTime<Utc>,
     pub recovery_point: Option<RecoveryPoint>,
+    /// The heartbeat found again in the copy; `null` where the copy holds none.
+    #[serde(default)]
+    pub heartbeat_at: Option<DateTime<Utc>>,
     pub objectives: Objectives,
     pub phases: Vec<Phase>,
     pub verification: Verification,

@@ -171,7 +171,7 @@ fn around_loss<'a>(
     let since = all.iter().find(|one| one.id == shrank.since);
     kept.extend(since.map(|one| (&one.id, before("before"))));
     // Where that one was found bad, or is gone, the one before it is the last that holds the content.
-    let is_before = |one: &&&Manifest| one.recovery_point.at < loss.recovery_point.at;
+    let is_before = |one: &&&Manifest| one.order() < loss.order();
     let last_good = good.iter().rev().find(is_before);
     let last_good = last_good.filter(|good| Some(good) != since.as_ref());
     kept.extend(last_good.map(|one| (&one.id, before("the newest not found bad before"))));

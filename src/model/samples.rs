@@ -41,6 +41,7 @@ pub(crate) fn manifest(number: i64) -> Manifest {
             at: time(number * 3600),
             basis: RecoveryPointBasis::Snapshot,
         },
+        heartbeat: None,
         snapshot: "1:1:".to_owned(),
         lsn: "0/1".to_owned(),
         timeline: Some(1),
@@ -121,6 +122,7 @@ pub(crate) fn restore_test(backup: i64, verdict: Verdict, at: i64) -> Record {
         started_at: time(at - 1),
         finished_at: time(at),
         recovery_point: None,
+        heartbeat_at: None,
         objectives: Objectives {
             rpo: ObjectiveResult::judge(None, None, None),
             rto: ObjectiveResult::judge(None, rta, Some("embedded scratch".to_owned())),

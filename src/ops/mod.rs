@@ -3,9 +3,12 @@
 pub mod acknowledge;
 pub mod backup;
 pub mod check;
+mod clock_skew;
 mod compare_schema;
 pub mod context;
 mod fault_point;
+pub mod grants;
+pub mod heartbeat;
 pub mod keys;
 pub mod not_begun;
 mod packing;

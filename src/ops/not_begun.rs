@@ -67,6 +67,7 @@ impl NotBegun {
             started_at: self.at,
             finished_at: self.at,
             recovery_point: None,
+            heartbeat_at: None,
             objectives: Objectives {
                 rpo: ObjectiveResult::judge(self.rpo_seconds, None, None),
                 rto: ObjectiveResult::judge(self.rto_seconds, None, None),

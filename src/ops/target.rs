@@ -15,6 +15,8 @@ pub struct Target {
     pub environment: Option<String>,
     pub owner: Option<String>,
     pub connection: ConnectionSettings,
+    /// The row that the daemon keeps written in the source.
+    pub heartbeat: Option<Heartbeat>,
     pub rpo: Option<Duration>,
     pub rto: Option<Duration>,
     /// Human times that belong to a real recovery, added to what is measured.
@@ -46,6 +48,23 @@ pub struct Target {
     /// A server to restore into, in the place of scratch clusters; or why its address cannot be told, which stops
     /// restore tests and nothing else.
     pub scratch_server: Option<Result<ConnectionSettings, String>>,
+}
+
+/// How the heartbeat of a target is written.
+#[derive(Clone, Debug)]
+pub struct Heartbeat {
+    pub every: Duration,
+    /// Where, if not in the target itself; or why that address cannot be told, which stops heartbeats and nothing else.
+    pub elsewhere: Option<Result<ConnectionSettings, String>>,
+}
+
+impl Target {
+    /// The target is a copy of the database that takes the writes: its own clock does not tell what it holds.
+    pub fn is_written_elsewhere(&self) -> bool {
+        self.heartbeat
+            .as_ref()
+            .is_some_and(|heartbeat| heartbeat.elsewhere.is_some())
+    }
 }
 
 /// What to do when an ALTER TABLE waits for the backup, and the application waits behind it.
@@ -89,6 +108,7 @@ pub(super) fn for_tests() -> Target {
         environment: None,
         owner: None,
         connection: ConnectionSettings::resolve("postgresql://backup@localhost/shop", &environment).unwrap(),
+        heartbeat: None,
         rpo: None,
         rto: None,
         rto_overhead: Vec::new(),

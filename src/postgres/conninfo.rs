@@ -68,6 +68,8 @@ pub struct ConnectionSettings {
     passfile: Option<Passfile>,
     tls: TlsSettings,
     connect_timeout: Duration,
+    /// The connection string, its service or the environment said so.
+    connect_timeout_given: bool,
     target_session: TargetSession,
     channel_binding: ChannelBinding,
     keepalive: Keepalive,
@@ -122,6 +124,7 @@ impl ConnectionSettings {
             passfile,
             tls: options::tls(&given, environment)?,
             connect_timeout: options::connect_timeout(given("connect_timeout"))?,
+            connect_timeout_given: given("connect_timeout").is_some(),
             target_session: options::target_session(given("target_session_attrs"))?,
             channel_binding: options::channel_binding(given("channel_binding"))?,
             keepalive: options::keepalive(&given)?,
@@ -136,6 +139,18 @@ impl ConnectionSettings {
         Self {
             database: database.to_owned(),
             ..self.clone()
+        }
+    }
+
+    /// Another limit for connecting than the usual one, where neither the connection string nor the environment has one.
+    #[must_use]
+    pub fn with_connect_timeout_if_open(self, limit: Duration) -> Self {
+        if self.connect_timeout_given {
+            return self;
+        }
+        Self {
+            connect_timeout: options::bounded_connect_timeout(limit),
+            ..self
         }
     }
 

@@ -281,7 +281,7 @@ fn query_hint(kind: ErrorKind, sqlstate: Option<&str>) -> Option<&'static str> {
         }
         (ErrorKind::ResourceExhausted, _) => "look at the server's log for what it ran out of",
         (ErrorKind::Connection, _) => "the connection was lost: look at the server's log and at the network",
-        (ErrorKind::Permission, _) => "grant the role what it needs; `ernstfall check` writes the SQL",
+        (ErrorKind::Permission, _) => "grant the role what it needs: `ernstfall grants` prints the SQL",
         (ErrorKind::LockTimeout, _) => "find who holds the lock with pg_blocking_pids(), and try again",
         (ErrorKind::Cancelled, _) => "if nobody cancelled it, look for a time limit in the server's settings",
         (ErrorKind::UndefinedTable, _) => {

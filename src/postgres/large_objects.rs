@@ -45,18 +45,22 @@ pub async fn list(session: &Session) -> Result<Vec<LargeObject>, Error> {
     Ok(rows.iter().map(large_object).collect())
 }
 
-/// Those that the session's role may not read: pg_read_all_data does not include large objects.
+/// Those that the session's role may not read: pg_read_all_data does not include large objects before PostgreSQL 19.
 pub async fn unreadable(session: &Session) -> Result<Vec<u32>, Error> {
     let sql = "SELECT m.oid FROM pg_catalog.pg_largeobject_metadata m
                 WHERE NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
                   AND pg_catalog.current_setting('lo_compat_privileges') = 'off'
                   AND NOT pg_catalog.pg_has_role(m.lomowner, 'USAGE')
                   AND NOT EXISTS (
+                      SELECT FROM pg_catalog.pg_roles r
+                       WHERE $1 AND r.rolname = 'pg_read_all_data' AND pg_catalog.pg_has_role(r.oid, 'USAGE'))
+                  AND NOT EXISTS (
                       SELECT FROM pg_catalog.aclexplode(m.lomacl) AS x WHERE x.privilege_type = 'SELECT'
                          AND CASE x.grantee WHEN 0 THEN true ELSE pg_catalog.pg_has_role(x.grantee, 'USAGE') END)
                 ORDER BY m.oid";
+    let covered = session.server_version_num() >= 190_000;
     let rows = session
-        .select("look for large objects without rights", sql, &[])
+        .select("look for large objects without rights", sql, &[&covered])
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -24,6 +24,8 @@ pub mod relations;
 pub mod partitions;
 pub mod dependents;
 pub mod parts;
+pub mod heartbeat;
+pub mod grants;
 pub mod waiting;
 pub mod snapshot;
 pub mod schema_watch;

@@ -146,6 +146,11 @@ impl Session {
         self.facts.in_recovery
     }
 
+    /// Whether the database or the role was set to be read-only when the session began. Ours lift that for themselves.
+    pub fn read_only(&self) -> bool {
+        self.facts.read_only
+    }
+
     /// For errors: the database, the host this session really reached, and the user.
     pub fn description(&self) -> &str {
         &self.description

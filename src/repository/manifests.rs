@@ -81,7 +81,9 @@ impl Repository {
                 Err(unreadable) => manifests.unreadable.push(unreadable),
             }
         }
-        manifests.readable.sort_by_key(recovery_order);
+        manifests
+            .readable
+            .sort_by(|one, other| one.order().cmp(&other.order()));
         Ok(manifests)
     }
 
@@ -111,10 +113,6 @@ impl Repository {
         self.confirm().await?;
         self.put_or_compare(&key, to_json(&key, manifest)?).await
     }
-}
-
-fn recovery_order(manifest: &Manifest) -> (DateTime<Utc>, BackupId) {
-    (manifest.recovery_point.at, manifest.id.clone())
 }
 
 fn read_manifest(target: &TargetName, key: &Key, bytes: &[u8]) -> Result<Manifest, Unreadable> {

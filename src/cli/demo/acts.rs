@@ -220,6 +220,7 @@ fn target(connection: ConnectionSettings, stage: &Stage<'_>) -> Result<Target, F
         environment: Some("demo".to_owned()),
         owner: None,
         connection,
+        heartbeat: None,
         rpo: Some(RPO),
         rto: Some(RTO),
         rto_overhead: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::{Manifest, RecoveryPoint, RecoveryPointBasis};
+use crate::model::manifest::Manifest;
 use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
@@ -25,7 +25,7 @@ use super::plan::{self, Abilities};
 use super::prepare::{Prepared, locks_needed};
 use super::schema::{self, Schema};
 use super::sink::Stock;
-use super::{BackupError, Notebook, shrank, watch};
+use super::{BackupError, Notebook, evidence, shrank, watch};
 
 pub(super) async fn run(
     context: &Context,
@@ -40,8 +40,8 @@ pub(super) async fn run(
     phases.begin("lock");
     let (exporter, locking, excluded) = export(context, target, prepared, notes).await?;
     pause("after-export").await;
-    let recovery_point = recovery_point(prepared, &exporter)?;
-    let id = BackupId::new(recovery_point.at, random());
+    let recoverable = evidence::look(context, target, prepared, &exporter, &excluded, notes).await?;
+    let id = BackupId::new(recoverable.point.at, random());
     run.note_backup(&id)?;
     notes.lock().backup = Some(id.clone());
 
@@ -70,7 +70,7 @@ pub(super) async fn run(
     let parts = Parts {
         id,
         started_at,
-        recovery_point,
+        recoverable,
         exporter,
         read,
     };
@@ -212,24 +212,6 @@ async fn export(
         )));
     }
     Ok((exporter, locking, excluded))
-}
-
-fn recovery_point(prepared: &Prepared, exporter: &Exporter) -> Result<RecoveryPoint, BackupError> {
-    if !prepared.identity.standby {
-        return Ok(RecoveryPoint {
-            at: exporter.taken_at,
-            basis: RecoveryPointBasis::Snapshot,
-        });
-    }
-    match exporter.replayed_at {
-        Some(at) => Ok(RecoveryPoint {
-            at,
-            basis: RecoveryPointBasis::Replay,
-        }),
-        None => Err(BackupError::RecoveryPointUnknown(
-            prepared.guard.description().to_owned(),
-        )),
-    }
 }
 
 /// Whether the server counts the rows this time.

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{Contents, LargeObjects, NotCovered};
-use crate::model::manifest::{self, Encryption, Manifest, Object, RecoveryPoint, Totals, Versions};
+use crate::model::manifest::{self, Encryption, Manifest, Object, Totals, Versions};
 use crate::ops::context::Context;
 use crate::ops::packing::{pack, stored_name};
 use crate::ops::target::Target;
@@ -17,6 +17,7 @@ use crate::postgres::{fixed_settings, large_objects, sequences, set_statements, 
 use crate::repository::keys::RECOVERY_GUIDE;
 
 use super::copying::Counting;
+use super::evidence::Recoverable;
 use super::guide::Guide;
 use super::plan::Plan;
 use super::prepare::Prepared;
@@ -28,7 +29,7 @@ use super::{BackupError, Notebook, shrank};
 pub(super) struct Parts {
     pub(super) id: BackupId,
     pub(super) started_at: DateTime<Utc>,
-    pub(super) recovery_point: RecoveryPoint,
+    pub(super) recoverable: Recoverable,
     pub(super) exporter: Exporter,
     pub(super) read: Read,
 }
@@ -165,7 +166,7 @@ pub(super) async fn store(
     let Parts {
         id,
         started_at,
-        recovery_point,
+        recoverable,
         exporter,
         read,
     } = parts;
@@ -197,7 +198,8 @@ pub(super) async fn store(
         started_at,
         finished_at: started_at,
         duration_seconds: 0.0,
-        recovery_point,
+        recovery_point: recoverable.point,
+        heartbeat: recoverable.heartbeat,
         snapshot: exporter.snapshot,
         lsn: exporter.lsn,
         timeline: prepared.identity.timeline,

@@ -4,6 +4,7 @@
 //!   moved under it.
 //! - `prepare` connects, and checks what can be checked before a lock is taken.
 //! - `schema` dumps the schema and reads what belongs to it.
+//! - `evidence` finds the recovery point, by clock, replay or heartbeat.
 //! - `excluded` finds what `exclude` leaves out, with all that depends on it.
 //! - `plan` decides what is copied, what is not covered, and how big tables are split.
 //! - `copying` runs the workers.
@@ -14,6 +15,7 @@
 
 mod attempt;
 mod copying;
+mod evidence;
 pub(super) mod excluded;
 mod finish;
 mod guide;
@@ -75,7 +77,9 @@ pub enum BackupError {
     Programs(#[from] ProgramsError),
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    #[error("check the rights of {role} on {on}: {missing}")]
+    #[error(
+        "check the rights of {role} on {on}: {missing} (`ernstfall grants` prints all that the role needs)"
+    )]
     Privileges {
         role: String,
         on: String,
@@ -132,9 +136,9 @@ pub enum BackupError {
     #[error("keep the journal")]
     Journal(#[from] JournalError),
     #[error(
-        "{0} is a standby that has replayed no transaction since it started, so its recovery point is unknown: back up the primary, or once the standby has replayed something"
+        "the recovery point of a backup of {on} is unknown: {why}, and no heartbeat that can be believed has arrived: set the target's `heartbeat`, with the primary's address as its `url`, and let `ernstfall run` write it; or back up the primary"
     )]
-    RecoveryPointUnknown(String),
+    RecoveryPointUnknown { on: String, why: &'static str },
     #[error(transparent)]
     Halted(#[from] Halt),
 }

@@ -1,5 +1,6 @@
 //! What is found out, and refused, before the first lock is taken.
 
+use crate::ops::clock_skew::clock_skew_seconds;
 use crate::ops::context::Context;
 use crate::ops::privileges;
 use crate::ops::target::Target;
@@ -45,8 +46,8 @@ pub(super) async fn prepare(
     // It reads sequences, which somebody may have locked.
     let lock_timeout = format!("SET lock_timeout = {}", target.lock_timeout.as_millis());
     guard.batch("set the lock timeout", &lock_timeout).await?;
-    let skew = facts::clock(&guard).await? - (context.clock)();
-    notes.lock().clock_skew_seconds = Some(skew.as_seconds_f64());
+    let skew = clock_skew_seconds(&guard, context.clock).await?;
+    notes.lock().clock_skew_seconds = Some(skew);
     let identity = facts::identity(&guard).await?;
     let source = TargetIdentity {
         // Where the service hides it, the name of the database has to do.

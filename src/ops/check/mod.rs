@@ -4,6 +4,7 @@
 //! probe object in the repository, a probe file in the state directory and a scratch cluster, all removed at once.
 
 mod encryption;
+mod heartbeat;
 mod history;
 mod machine;
 mod programs;
@@ -62,6 +63,8 @@ pub struct Surroundings {
     pub keys: Keys,
     /// Absent where there is none yet, or where it cannot be reached.
     pub repository: Option<Arc<Repository>>,
+    /// Which installation this is: the chain of its journal. Absent where that cannot be opened.
+    pub installation: Option<String>,
     /// Absent where the journal cannot be read.
     pub history: Option<History>,
 }

@@ -4,6 +4,7 @@ use crate::model::contents::{DatabaseFacts, Extension};
 use crate::ops::backup::excluded::Excluded;
 use crate::ops::backup::plan::{self, Abilities};
 use crate::ops::backup::prepare::locks_needed;
+use crate::ops::clock_skew::clock_skew_seconds;
 use crate::ops::privileges;
 use crate::ops::target::Target;
 use crate::postgres::conninfo::{ConnectionSettings, Endpoint};
@@ -16,10 +17,10 @@ use crate::postgres::session::Session;
 use crate::postgres::{Error, ErrorKind, pooler};
 use crate::repository::TargetIdentity;
 
-use super::{Lines, Surroundings};
+use super::{Lines, Surroundings, heartbeat};
 
 /// Recovery points are on the source's clock, and exposure is told by ours.
-const SKEW_WARNING_SECONDS: f64 = 2.0;
+pub(super) const SKEW_WARNING_SECONDS: f64 = 2.0;
 /// Names shown of what is not covered; a backup's record has them all.
 const SHOWN: usize = 10;
 
@@ -107,6 +108,7 @@ async fn look(
     let identity = facts::identity(session).await?;
     server(&identity, lines);
     same_source(surroundings, target, &identity, lines).await;
+    heartbeat::check(surroundings, target, (session, &identity), lines).await;
     let mut relations = relations::list(session).await?;
     relations::mark_remote_views(session, &mut relations).await?;
     partitions::mark(&partitions::list(session).await?, &mut relations);
@@ -116,7 +118,7 @@ async fn look(
         .filter(|relation| !excluded.relation(relation))
         .cloned()
         .collect();
-    privileges(session, &wanted, lines).await?;
+    privileges(target, session, &wanted, lines).await?;
     locks(target, &identity, &wanted, lines);
     not_covered(target, session, &relations, &excluded, lines);
     let mut extensions = facts::extensions(session).await?;
@@ -163,12 +165,7 @@ fn leaves_this_machine(connection: &ConnectionSettings) -> bool {
 }
 
 async fn clock(surroundings: &Surroundings, session: &Session, lines: &mut Lines) -> Result<(), Error> {
-    let before = (surroundings.clock)();
-    let there = facts::clock(session).await?;
-    let after = (surroundings.clock)();
-    // The server read its clock somewhere in between.
-    let here = before + (after - before) / 2;
-    let skew = (there - here).as_seconds_f64();
+    let skew = clock_skew_seconds(session, surroundings.clock).await?;
     if skew.abs() > SKEW_WARNING_SECONDS {
         lines.warning(
             "clock",
@@ -221,7 +218,12 @@ async fn same_source(
     }
 }
 
-async fn privileges(session: &Session, wanted: &[Relation], lines: &mut Lines) -> Result<(), Error> {
+async fn privileges(
+    target: &Target,
+    session: &Session,
+    wanted: &[Relation],
+    lines: &mut Lines,
+) -> Result<(), Error> {
     let role = privileges::current_role(session).await?;
     let mut missing = privileges::missing(wanted, &role, session.server_version_num());
     missing.add_large_objects(&large_objects::unreadable(session).await?, &role);
@@ -234,7 +236,11 @@ async fn privileges(session: &Session, wanted: &[Relation], lines: &mut Lines) -
         lines.failed(
             "privileges",
             missing.problems.join("; "),
-            missing.remedy.join(" "),
+            format!(
+                "{}\n-- everything that the role needs: ernstfall grants {}",
+                missing.remedy.join(" "),
+                target.name
+            ),
         );
     }
     Ok(())

@@ -80,7 +80,7 @@ const USER_OBJECTS: &str = "
      ORDER BY 1";
 
 /// Names the user's objects, if there are any: the first few, and how many more.
-pub(super) async fn user_objects(session: &Session) -> Result<Option<String>, Error> {
+pub(in crate::ops) async fn user_objects(session: &Session) -> Result<Option<String>, Error> {
     let platform: Vec<&str> = PLATFORM_ROLES
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -40,7 +40,7 @@ const PUBLIC: &str = "SELECT 'put back CREATE SCHEMA IF NOT EXISTS public; ALTER
 
 /// A marker in the database behind a connection.
 #[derive(Clone)]
-pub(super) struct Marker {
+pub(in crate::ops) struct Marker {
     pub(super) connection: ConnectionSettings,
 }
 
@@ -70,6 +70,21 @@ impl Marker {
             .get::<_, Option<String>>(1)
             .unwrap_or_else(|| "another session".to_owned());
         Ok((!row.get::<_, bool>(0)).then_some(holder))
+    }
+
+    /// Whether a restore into the whole database runs, or was broken off.
+    pub(in crate::ops) async fn is_under_way(session: &Session) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $3)
+                       OR EXISTS (SELECT FROM pg_catalog.pg_locks l
+                                   WHERE l.locktype = 'advisory' AND l.granted
+                                     AND l.classid::bigint = $1::int AND l.objid::bigint = $2::int
+                                     AND l.database = (SELECT oid FROM pg_catalog.pg_database
+                                                        WHERE datname = pg_catalog.current_database()))";
+        let tried = "see whether a restore is under way";
+        let row = session
+            .select_one(tried, sql, &[&ADVISORY_CLASS, &WHOLE_DATABASE, &SCHEMA])
+            .await?;
+        Ok(row.get(0))
     }
 
     /// Which backup a broken restore was restoring, if there is a marker.

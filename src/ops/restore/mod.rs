@@ -11,12 +11,12 @@
 
 pub(super) mod build;
 pub(super) mod lacks;
-mod destination;
+pub(super) mod destination;
 pub(super) mod files;
 pub(super) mod left_out;
 mod late_keys;
 mod load;
-mod marker;
+pub(super) mod marker;
 mod real;
 mod refresh;
 pub(super) mod source;

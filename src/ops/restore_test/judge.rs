@@ -116,6 +116,7 @@ pub(super) fn record(
         started_at,
         finished_at: (context.clock)(),
         recovery_point: found.manifest.as_ref().map(|manifest| manifest.recovery_point),
+        heartbeat_at: found.heartbeat_at,
         objectives: Objectives { rpo, rto },
         phases,
         verification: found.verification,

@@ -2,10 +2,13 @@
 
 mod checks;
 mod copy;
+mod heartbeat;
 mod judge;
 mod scratch;
 
 use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
 
 use crate::journal::{Error as JournalError, Run, Task};
 use crate::model::manifest::Manifest;
@@ -50,6 +53,8 @@ struct Findings {
     /// The objective's clock was stopped: the copy answered, and its checks had passed.
     recovered_seconds: Option<f64>,
     kept: Option<String>,
+    /// As the copy has it.
+    heartbeat_at: Option<DateTime<Utc>>,
 }
 
 /// Restore-tests one backup of the target. The record is in the journal when this returns.
@@ -232,5 +237,6 @@ async fn compare(
     let before = std::mem::replace(&mut found.verification, compared);
     found.verification.checks = before.checks;
     found.verification.findings.splice(0..0, before.findings);
+    heartbeat::find(destination, &backup.manifest, found).await?;
     compare_schema(backup, destination, copy.kind, &mut found.verification).await
 }

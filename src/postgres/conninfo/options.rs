@@ -157,11 +157,13 @@ pub(super) fn connect_timeout(given: Option<&str>) -> Result<Duration, ConninfoE
     };
     let seconds: i64 = text.trim().parse().map_err(|_| wrong())?;
     Ok(match u64::try_from(seconds) {
-        Ok(seconds) if seconds > 0 => {
-            Duration::from_secs(seconds).clamp(SHORTEST_CONNECT_TIMEOUT, LONGEST_CONNECT_TIMEOUT)
-        }
+        Ok(seconds) if seconds > 0 => bounded_connect_timeout(Duration::from_secs(seconds)),
         _ => LONGEST_CONNECT_TIMEOUT,
     })
+}
+
+pub(super) fn bounded_connect_timeout(limit: Duration) -> Duration {
+    limit.clamp(SHORTEST_CONNECT_TIMEOUT, LONGEST_CONNECT_TIMEOUT)
 }
 
 pub(super) fn target_session(given: Option<&str>) -> Result<TargetSession, ConninfoError> {

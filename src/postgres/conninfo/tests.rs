@@ -247,6 +247,14 @@ fn time_limits_are_never_without_end() {
     let limit = |dsn| resolve(dsn, &[]).connect_timeout().as_secs();
     assert_eq!(limit(""), 10);
     assert_eq!(limit("connect_timeout=30"), 30);
+    let configured = |dsn, variables: &[(&str, &str)], seconds| {
+        let settings = resolve(dsn, variables).with_connect_timeout_if_open(Duration::from_secs(seconds));
+        settings.connect_timeout().as_secs()
+    };
+    assert_eq!(configured("", &[], 45), 45);
+    assert_eq!(configured("", &[], 0), 2);
+    assert_eq!(configured("connect_timeout=7", &[], 45), 7);
+    assert_eq!(configured("", &[("PGCONNECT_TIMEOUT", "8")], 45), 8);
     assert_eq!(limit("connect_timeout=1"), 2);
     assert_eq!(limit("connect_timeout=0"), 600);
     assert_eq!(limit("connect_timeout=-1"), 600);

@@ -52,6 +52,8 @@ pub(crate) struct Builder {
     settings: Vec<(String, String)>,
     tls: Tls,
     system: System,
+    /// Socket directory and port of the primary that it is to follow.
+    primary: Option<(PathBuf, u16)>,
 }
 
 /// Which system identifier a server has: initdb chooses it, and copies of one cluster share it.
@@ -89,7 +91,12 @@ impl Builder {
     pub(crate) fn start(self) -> Cluster {
         let programs = self.programs.clone().unwrap_or_else(Programs::newest);
         let directory = TestDir::new("cluster");
-        copy_template(&template(&programs, self.system), &directory.join("data"));
+        match &self.primary {
+            None => copy_template(&template(&programs, self.system), &directory.join("data")),
+            Some((socket_directory, port)) => {
+                base_backup(&programs, socket_directory, *port, &directory.join("data"));
+            }
+        }
         directory.write("data/pg_hba.conf", self.access_rules());
         directory.write("data/ernstfall-test.conf", self.configuration(directory.path()));
         if let Tls::Offered(names) | Tls::Required(names) = self.tls {
@@ -163,6 +170,16 @@ impl Cluster {
 
     pub(crate) fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// A standby that follows this server: it has its databases, roles and passwords.
+    pub(crate) fn standby(&self) -> Self {
+        let builder = Builder {
+            programs: Some(self.programs.clone()),
+            primary: Some((self.socket_directory().to_owned(), self.port)),
+            ..Builder::default()
+        };
+        builder.start()
     }
 
     /// A new, empty database. Its name is `name` with a number behind it.
@@ -342,6 +359,16 @@ fn template(programs: &Programs, system: System) -> PathBuf {
         fs::rename(directory.join("data"), &path).unwrap();
     }
     path
+}
+
+fn base_backup(programs: &Programs, socket_directory: &Path, port: u16, data: &Path) {
+    let mut command = Command::new(programs.path("pg_basebackup"));
+    command.arg("--pgdata").arg(data);
+    command.arg("--host").arg(socket_directory);
+    command.args(["--port", &port.to_string(), "--username", SUPERUSER]);
+    command.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"]);
+    command.current_dir("/");
+    run_or_panic(Account::unprivileged().run_as(&mut command));
 }
 
 fn copy_template(template: &Path, data: &Path) {
