@@ -51,6 +51,32 @@ impl Journal {
         later.map(read).collect()
     }
 
+    /// The records of other machines in the repository, after those that were read already, by chain.
+    pub async fn entries_elsewhere(
+        &self,
+        repository: &Repository,
+        read: &BTreeMap<String, u64>,
+    ) -> Result<Vec<Entry>, Error> {
+        let stored = repository.stored_records().await.map_err(Error::Repository)?;
+        let is_new = |chain: &String, sequence| {
+            *chain != self.chain && read.get(chain).is_none_or(|last| sequence > *last)
+        };
+        let mut entries = Vec::new();
+        for record in stored {
+            let (chain, sequence) = record.place;
+            if !is_new(&chain, sequence) {
+                continue;
+            }
+            let bytes = repository.read_record(&chain, sequence).await;
+            // One that cannot be read is told when whole chains are looked at.
+            let entry = bytes
+                .map_err(Error::Repository)?
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            entries.extend(entry);
+        }
+        Ok(entries)
+    }
+
     /// The records in the repository, of every machine, and those here that are not delivered yet.
     pub async fn history_with(&self, repository: &Repository) -> Result<History, Error> {
         // In this order: what another process writes and delivers meanwhile must seem to be missing nowhere.

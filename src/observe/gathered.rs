@@ -8,7 +8,9 @@ use chrono::{DateTime, Utc};
 
 use crate::journal::{History, RunStart, Task};
 use crate::model::target_name::TargetName;
+use crate::observe::measures::Counted;
 use crate::observe::status::TargetFacts;
+use crate::observe::window::Forgotten;
 use crate::repository::Manifests;
 
 /// Replaced as a whole, and cheap to clone.
@@ -24,10 +26,12 @@ pub struct Gathered {
     pub repository_seen_at: Option<DateTime<Utc>>,
     /// Why it could not be seen the last time; `None` where it was.
     pub repository_fault: Option<String>,
-    /// Of this machine, and of others as the repository was last seen.
+    /// Of this machine, and of others as the repository was last seen; without what says nothing any more.
     pub history: Arc<History>,
-    /// The chain that this machine writes, and its last record when the daemon started: what follows is counted.
-    pub counted_from: (String, u64),
+    /// What the records counted that `history` holds no longer.
+    pub forgotten: Arc<Forgotten>,
+    /// What this machine recorded since the daemon started, by whatever process.
+    pub counted: Arc<BTreeMap<TargetName, Counted>>,
     /// Runs under way on this machine, in any process.
     pub running: Vec<RunStart>,
     pub tasks: Vec<TaskState>,

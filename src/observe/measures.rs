@@ -197,18 +197,11 @@ fn interrupted_tasks(runs: &Runs<'_>) -> BTreeSet<Task> {
 }
 
 impl Counted {
-    /// From the records of all targets, and the place in a chain after which they count.
-    pub fn of(target: &TargetName, records: &[Entry], (chain, after): &(String, u64)) -> Self {
-        let mut counted = Self::default();
-        let new = records
-            .iter()
-            .filter(|entry| entry.chain == *chain && entry.sequence > *after);
-        for entry in new.filter(|entry| entry.record.target() == target) {
-            if let Some(count) = counted.count_of(&entry.record) {
-                *count += 1;
-            }
+    /// Counts one more run that ended.
+    pub fn note(&mut self, record: &Record) {
+        if let Some(count) = self.count_of(record) {
+            *count += 1;
         }
-        counted
     }
 
     fn count_of(&mut self, record: &Record) -> Option<&mut u64> {

@@ -2,6 +2,7 @@
 
 pub mod gathered;
 pub mod status;
+pub mod window;
 mod problems;
 pub mod measures;
 pub mod view;

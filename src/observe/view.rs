@@ -120,7 +120,13 @@ impl TargetView {
         let skew = heartbeat.and_then(|heartbeat| fresh_skew(heartbeat, now));
         let manifests = gathered.manifests.get(&facts.name);
         let records = &gathered.history.entries;
-        let status = manifests.map(|manifests| status::of(facts, manifests, &gathered.history, skew, now));
+        let status = manifests.map(|manifests| {
+            let mut status = status::of(facts, manifests, &gathered.history, skew, now);
+            if let Some(forgotten) = gathered.forgotten.get(&facts.name) {
+                status.counts.add_runs(forgotten);
+            }
+            status
+        });
         let measures = manifests.map(|manifests| Measures::of(&facts.name, &manifests.readable, records));
         let known_skew = status.as_ref().and_then(|status| status.clock_skew_seconds);
         let now_there = source_clock(now, skew.or(known_skew));
@@ -134,7 +140,7 @@ impl TargetView {
             rto_seconds: facts.rto_seconds,
             status,
             measures,
-            counted: Counted::of(&facts.name, records, &gathered.counted_from),
+            counted: gathered.counted.get(&facts.name).copied().unwrap_or_default(),
             tasks: tasks.map(TaskView::of).collect(),
             running: running.map(|run| RunView::of(run, now_there)).collect(),
             heartbeat: heartbeat.map(|heartbeat| HeartbeatView {

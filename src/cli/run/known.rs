@@ -13,6 +13,8 @@ use crate::journal::{History, Journal, RunStart, Task};
 use crate::model::agenda::{End, PastRun};
 use crate::model::record::{Entry, Outcome, Record, Verdict};
 use crate::model::target_name::TargetName;
+use crate::observe::measures::Counted;
+use crate::observe::window::{Forgotten, trim};
 use crate::repository::{Error as RepositoryError, Manifests, Repository};
 
 /// Runs of one task and target, by their start.
@@ -27,8 +29,27 @@ pub(super) struct Known {
     pub(super) running: Vec<RunStart>,
     pub(super) repository_seen_at: Option<DateTime<Utc>>,
     pub(super) repository_fault: Option<String>,
+    pub(super) forgotten: Arc<Forgotten>,
+    pub(super) counted: Arc<BTreeMap<TargetName, Counted>>,
+    /// Whole chains were read while the repository's backups were known.
+    pub(super) has_all_records: bool,
+    /// The newest record of each chain that was read.
+    read: BTreeMap<String, u64>,
     /// By which look each target's manifests are known: a slow look must not undo a later one.
     looks: BTreeMap<TargetName, u64>,
+}
+
+/// How much of the records is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chains {
+    /// All of them, and whether any is missing or changed.
+    Whole,
+    New,
+}
+
+enum Records {
+    All(History),
+    Some(Vec<Entry>),
 }
 
 /// Who looks, and what was seen.
@@ -64,17 +85,18 @@ impl Watcher {
 
     /// What was recorded here since the last look, by any process. Names the targets that it is about.
     pub(super) fn look_here(&self, journal: &Journal) -> Result<Vec<TargetName>, crate::journal::Error> {
-        let last = last_of(&self.lock().history, journal.chain());
-        let (new, running) = (journal.entries_after(last)?, journal.running()?);
-        let targets: Vec<TargetName> = new.iter().map(|entry| entry.record.target().clone()).collect();
+        let chain = journal.chain();
+        let last = self.lock().last_read(chain);
+        let (mut new, running) = (journal.entries_after(last)?, journal.running()?);
         let mut known = self.lock();
+        // Another look may have come first.
+        let last = known.last_read(chain);
+        new.retain(|entry| entry.sequence > last);
+        let targets: Vec<TargetName> = new.iter().map(|entry| entry.record.target().clone()).collect();
         let changed = !new.is_empty() || known.running != running;
         known.running = running;
-        if !new.is_empty() {
-            let mut history = History::clone(&known.history);
-            history.entries.extend(new);
-            known.take(history);
-        }
+        known.count(&new);
+        known.add(new);
         drop(known);
         if changed {
             self.changed.send_replace(());
@@ -105,8 +127,14 @@ impl Watcher {
         }
     }
 
-    /// All of the repository: backups, and the records of every machine.
-    pub(super) async fn look_everywhere(&self, setup: &Setup, repository: &Repository, journal: &Journal) {
+    /// All of the repository: backups, and the records of every machine; whole chains, or only what is new in them.
+    pub(super) async fn look_everywhere(
+        &self,
+        setup: &Setup,
+        repository: &Repository,
+        journal: &Journal,
+        chains: Chains,
+    ) {
         let look = self.begin_look();
         let mut seen = Vec::new();
         for target in &setup.config.targets {
@@ -115,15 +143,29 @@ impl Watcher {
                 Err(error) => return self.note_fault(crate::ops::chain(&error)),
             }
         }
-        let history = match journal.history_with(repository).await {
-            Ok(history) => history,
+        let read = self.lock().read.clone();
+        let records = match chains {
+            Chains::Whole => journal.history_with(repository).await.map(Records::All),
+            Chains::New => journal
+                .entries_elsewhere(repository, &read)
+                .await
+                .map(Records::Some),
+        };
+        let records = match records {
+            Ok(records) => records,
             Err(error) => return self.note_fault(crate::ops::chain(&error)),
         };
         let mut known = self.lock();
         for (target, manifests) in seen {
             known.place(&target, manifests, look);
         }
-        known.take_newer(history, journal.chain());
+        match records {
+            Records::All(history) => {
+                known.take_newer(history, journal.chain());
+                known.has_all_records = true;
+            }
+            Records::Some(entries) => known.add(entries),
+        }
         known.repository_seen_at = Some(Utc::now());
         if known.repository_fault.take().is_some() {
             tracing::info!("the repository can be reached again");
@@ -133,8 +175,12 @@ impl Watcher {
     }
 
     /// There is no repository yet: nothing is backed up, and that is no fault of anything.
-    pub(super) fn see_nothing(&self) {
+    pub(super) fn see_nothing(&self, setup: &Setup) {
+        let look = self.begin_look();
         let mut known = self.lock();
+        for target in &setup.config.targets {
+            known.place(&target.name, Manifests::default(), look);
+        }
         known.repository_seen_at = Some(Utc::now());
         known.repository_fault = None;
     }
@@ -205,22 +251,65 @@ impl Known {
 
     /// What was recorded here while the history was read stays.
     fn take_newer(&mut self, mut history: History, chain: &str) {
-        let last = last_of(&history, chain);
+        let last = last_of(&history.entries, chain);
         let meanwhile = |entry: &&Entry| entry.chain == chain && entry.sequence > last;
         let later: Vec<Entry> = self.history.entries.iter().filter(meanwhile).cloned().collect();
         history.entries.extend(later);
         self.take(history);
     }
 
+    /// A history of all records there are.
     fn take(&mut self, mut history: History) {
+        for entry in &history.entries {
+            let read = self.read.entry(entry.chain.clone()).or_default();
+            *read = entry.sequence.max(*read);
+        }
         history.entries.sort_by_key(|entry| entry.record.finished_at());
+        let mut forgotten = Forgotten::new();
+        history.entries = trim(history.entries, &self.manifests, &mut forgotten);
+        self.forgotten = Arc::new(forgotten);
         self.runs = Arc::new(runs_by(&history.entries));
         self.history = Arc::new(history);
     }
+
+    /// Records that are not known yet.
+    fn add(&mut self, new: Vec<Entry>) {
+        if new.is_empty() {
+            return;
+        }
+        for entry in &new {
+            let read = self.read.entry(entry.chain.clone()).or_default();
+            *read = entry.sequence.max(*read);
+        }
+        let mut history = History::clone(&self.history);
+        history.entries.extend(new);
+        history.entries.sort_by_key(|entry| entry.record.finished_at());
+        let mut forgotten = Forgotten::clone(&self.forgotten);
+        history.entries = trim(history.entries, &self.manifests, &mut forgotten);
+        self.forgotten = Arc::new(forgotten);
+        self.runs = Arc::new(runs_by(&history.entries));
+        self.history = Arc::new(history);
+    }
+
+    /// What this machine recorded while the daemon runs.
+    fn count(&mut self, new: &[Entry]) {
+        let mut counted = BTreeMap::clone(&self.counted);
+        for entry in new {
+            let of_target = counted
+                .entry(entry.record.target().clone())
+                .or_insert_with(Counted::default);
+            of_target.note(&entry.record);
+        }
+        self.counted = Arc::new(counted);
+    }
+
+    fn last_read(&self, chain: &str) -> u64 {
+        self.read.get(chain).copied().unwrap_or(0)
+    }
 }
 
-fn last_of(history: &History, chain: &str) -> u64 {
-    let of_chain = history.entries.iter().filter(|entry| entry.chain == chain);
+fn last_of(entries: &[Entry], chain: &str) -> u64 {
+    let of_chain = entries.iter().filter(|entry| entry.chain == chain);
     of_chain.map(|entry| entry.sequence).max().unwrap_or(0)
 }
 

@@ -14,13 +14,16 @@ use crate::ops;
 use crate::ops::context::Context;
 use crate::repository::Repository;
 
-use super::known::{Watcher, open};
+use super::known::{Chains, Watcher, open};
 
 /// Runs of other processes are seen within this time.
 const JOURNAL_EVERY: Duration = Duration::from_secs(1);
 
 /// What other machines do is seen within this time; each look lists the repository once for each target.
 const REPOSITORY_EVERY: Duration = Duration::from_secs(60);
+
+/// Records are read as a whole, and gaps in them found, so often: there may be years of them.
+const CHAINS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Looks until it is stopped.
 pub(super) async fn keep_looking(
@@ -30,6 +33,7 @@ pub(super) async fn keep_looking(
     stop: CancellationToken,
 ) {
     let mut everywhere_at = Instant::now() + REPOSITORY_EVERY;
+    let mut chains_at = Instant::now() + CHAINS_EVERY;
     let mut looking: Option<tokio::task::JoinHandle<()>> = None;
     while !stop.is_cancelled() {
         pulse.beat();
@@ -39,9 +43,15 @@ pub(super) async fn keep_looking(
         let looked = looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
         if looked && Instant::now() >= everywhere_at {
             everywhere_at = Instant::now() + REPOSITORY_EVERY;
+            let chains = if Instant::now() >= chains_at || !watcher.known().has_all_records {
+                chains_at = Instant::now() + CHAINS_EVERY;
+                Chains::Whole
+            } else {
+                Chains::New
+            };
             let watcher = Arc::clone(&watcher);
             looking = Some(tokio::spawn(async move {
-                look_everywhere(&watcher, &now_in_force).await;
+                look_everywhere(&watcher, &now_in_force, chains).await;
             }));
         }
         tokio::select! {
@@ -75,18 +85,18 @@ async fn look_here(watcher: &Watcher, setup: &Setup) {
 }
 
 /// All of the repository. What killed runs left is removed and recorded, and records that wait are delivered.
-pub(super) async fn look_everywhere(watcher: &Watcher, setup: &Setup) {
+pub(super) async fn look_everywhere(watcher: &Watcher, setup: &Setup, chains: Chains) {
     let looked = async {
         let journal = setup.journal()?;
         let Some(repository) = open(setup).await? else {
-            watcher.see_nothing();
+            watcher.see_nothing(setup);
             return Ok(());
         };
         let context = context(setup, repository)?;
         setup.settle(&context).await?;
         setup.deliver(&context).await;
         watcher
-            .look_everywhere(setup, &context.repository, &journal)
+            .look_everywhere(setup, &context.repository, &journal, chains)
             .await;
         Ok::<(), Failure>(())
     };

@@ -29,7 +29,7 @@ use super::exit::{Exit, Failure};
 use super::setup::Setup;
 
 use fleet::{Fleet, Yard};
-use known::Watcher;
+use known::{Chains, Watcher};
 
 /// Schedules wait so long at most for a repository that does not answer, to hear what was done already.
 const FIRST_LOOK: Duration = Duration::from_secs(30);
@@ -81,19 +81,11 @@ struct Daemon {
     fleet: Option<Fleet>,
     supervisor: Supervisor,
     gathered: watch::Sender<Arc<Gathered>>,
-    /// The chain that is written here, and its last record when the daemon started.
-    counted_from: (String, u64),
     configuration_fault: Option<String>,
 }
 
 impl Daemon {
     fn new(global: Global, setup: Arc<Setup>, watcher: Arc<Watcher>) -> Self {
-        let known = watcher.known();
-        let chain = setup
-            .journal()
-            .map_or_else(|_| String::new(), |journal| journal.chain().to_owned());
-        let own = known.history.entries.iter().filter(|entry| entry.chain == chain);
-        let last = own.map(|entry| entry.sequence).max().unwrap_or(0);
         Self {
             global,
             setup: watch::channel(setup).0,
@@ -101,7 +93,6 @@ impl Daemon {
             fleet: None,
             supervisor: Supervisor::of_this_process(),
             gathered: watch::channel(Arc::default()).0,
-            counted_from: (chain, last),
             configuration_fault: None,
         }
     }
@@ -113,7 +104,7 @@ impl Daemon {
     /// What other machines did counts for the schedule, so it is heard first, where that can be had.
     async fn first_look(&self) {
         let setup = self.setup();
-        let look = look::look_everywhere(&self.yard.watcher, &setup);
+        let look = look::look_everywhere(&self.yard.watcher, &setup, Chains::Whole);
         if tokio::time::timeout(FIRST_LOOK, look).await.is_err() {
             self.yard.watcher.note_fault("it has not answered yet".to_owned());
         }
@@ -203,7 +194,8 @@ impl Daemon {
             repository_seen_at: known.repository_seen_at,
             repository_fault: known.repository_fault,
             history: known.history,
-            counted_from: self.counted_from.clone(),
+            forgotten: known.forgotten,
+            counted: known.counted,
             running: known.running,
             tasks: self.fleet.as_ref().map(Fleet::states).unwrap_or_default(),
             heartbeats: Vec::new(),

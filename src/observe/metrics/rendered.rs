@@ -12,6 +12,7 @@ use crate::model::samples::{entries, id, manifest, restore_test, target, time};
 use crate::model::upkeep::PruneRecord;
 use crate::model::verification::{Finding, Severity};
 use crate::observe::gathered::{Gathered, HeartbeatState, TaskState};
+use crate::observe::measures::Counted;
 use crate::observe::status::TargetFacts;
 use crate::observe::view::View;
 use crate::repository::Manifests;
@@ -45,13 +46,15 @@ fn history(records: Vec<Record>) -> Arc<History> {
 }
 
 fn gathered(readable: Vec<Manifest>, records: Vec<Record>) -> Gathered {
+    let mut counted = Counted::default();
+    records.iter().for_each(|record| counted.note(record));
     Gathered {
+        counted: Arc::new([(target(), counted)].into()),
         started_at: time(0),
         targets: vec![facts()],
         manifests: [(target(), manifests(readable))].into(),
         repository_seen_at: Some(time(3 * HOUR - 5)),
         history: history(records),
-        counted_from: ("a".to_owned(), 0),
         ..Gathered::default()
     }
 }
@@ -344,9 +347,7 @@ fn counters_count_what_this_machine_recorded_since_the_daemon_started() {
     };
     // cancelled, failed, interrupted, succeeded; could-not-run, failed, interrupted, passed.
     assert_eq!(counts(&gathered), (vec![0, 2, 1, 1], vec![1, 0, 1, 0]));
-    gathered.counted_from.1 = 2;
-    assert_eq!(counts(&gathered), (vec![0, 1, 1, 0], vec![1, 0, 1, 0]));
-    gathered.counted_from.0 = "of another machine".to_owned();
+    gathered.counted = Arc::default();
     assert_eq!(counts(&gathered), (vec![0; 4], vec![0; 4]));
 }
 
