@@ -1,6 +1,7 @@
 //! From the configuration to what the use cases need.
 
 mod heartbeat;
+mod http;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -98,8 +99,9 @@ impl Setup {
         if config.state_dir != self.config.state_dir {
             return Err(needs_restart("state_dir"));
         }
-        if config.http != self.config.http {
-            return Err(needs_restart("http"));
+        let listen = |config: &Config| config.http.as_ref().map(|http| http.listen);
+        if listen(&config) != listen(&self.config) {
+            return Err(needs_restart("http.listen"));
         }
         Ok(Self::of(config, environment, self.signals.clone()))
     }

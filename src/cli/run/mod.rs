@@ -1,10 +1,11 @@
 //! `ernstfall run`: the daemon. It puts together what runs for months; the loops themselves are in `daemon`.
 //!
 //! - `jobs` is what is run by schedule.
-//! - `fleet` starts a loop for each task and target of a configuration.
+//! - `fleet` starts a loop for each task and target of a configuration; `hearts` one for each heartbeat.
 //! - `known` is what jobs and views know of runs and backups; `look` keeps it true.
 
 mod fleet;
+mod hearts;
 mod jobs;
 mod known;
 mod look;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::daemon::Supervisor;
 use crate::observe::gathered::Gathered;
+use crate::observe::http::{Reloader, Server, Source};
 use crate::observe::status::TargetFacts;
 use crate::ops;
 
@@ -29,6 +31,7 @@ use super::exit::{Exit, Failure};
 use super::setup::Setup;
 
 use fleet::{Fleet, Yard};
+use hearts::Hearts;
 use known::{Chains, Watcher};
 
 /// Schedules wait so long at most for a repository that does not answer, to hear what was done already.
@@ -45,7 +48,13 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let journal = setup.journal()?;
     let watcher = Arc::new(Watcher::new());
     watcher.look_at_journal(&journal).map_err(Failure::operation)?;
+    // Whoever is to be reached at an address that is taken cannot be reached: that is said now, and not in a log.
+    let server = match setup.http()? {
+        Some(settings) => Some(Server::bind(&settings).await.map_err(Failure::operation)?),
+        None => None,
+    };
     let mut daemon = Daemon::new(global.clone(), setup, watcher);
+    daemon.open(server);
     daemon.first_look().await;
     let exit = daemon.serve(hangups).await;
     Ok(exit)
@@ -79,6 +88,8 @@ struct Daemon {
     setup: watch::Sender<Arc<Setup>>,
     yard: Yard,
     fleet: Option<Fleet>,
+    hearts: Option<Hearts>,
+    pages: Option<Reloader>,
     supervisor: Supervisor,
     gathered: watch::Sender<Arc<Gathered>>,
     configuration_fault: Option<String>,
@@ -91,10 +102,26 @@ impl Daemon {
             setup: watch::channel(setup).0,
             yard: Yard::new(watcher, Utc::now()),
             fleet: None,
+            hearts: None,
+            pages: None,
             supervisor: Supervisor::of_this_process(),
             gathered: watch::channel(Arc::default()).0,
             configuration_fault: None,
         }
+    }
+
+    /// Serves metrics and status; what asks whether this is ready hears that it is not.
+    fn open(&mut self, server: Option<Server>) {
+        let Some(server) = server else { return };
+        tracing::info!("metrics and status at {}", server.address());
+        self.gather();
+        self.pages = Some(server.reloader());
+        let source = Source {
+            gathered: self.gathered.subscribe(),
+            clock: Utc::now,
+        };
+        let stop = self.setup().signals.cancel.clone();
+        self.yard.loops.spawn(server.serve(source, stop));
     }
 
     fn setup(&self) -> Arc<Setup> {
@@ -115,6 +142,7 @@ impl Daemon {
         let setup = self.setup();
         let cancel = setup.signals.cancel.clone();
         self.fleet = Some(self.yard.start(&setup, None));
+        self.hearts = Some(Hearts::start(&setup, &self.yard.pulses, &self.yard.loops));
         let looks = tokio::spawn(look::keep_looking(
             Arc::clone(&self.yard.watcher),
             self.setup.subscribe(),
@@ -130,6 +158,9 @@ impl Daemon {
         self.supervisor.stopping("cancelling what runs, and cleaning up");
         if let Some(fleet) = &self.fleet {
             fleet.stop();
+        }
+        if let Some(hearts) = &self.hearts {
+            hearts.stop();
         }
         self.yard.loops.close();
         self.yard.loops.wait().await;
@@ -164,12 +195,15 @@ impl Daemon {
     /// Takes the new configuration, or keeps the old one and says why.
     fn reload(&mut self) {
         self.supervisor.reloading();
-        let before = self.setup();
-        match before.load_again(&self.global) {
+        match self.load_again() {
             Ok(setup) => {
                 let setup = Arc::new(setup);
                 self.setup.send_replace(Arc::clone(&setup));
                 self.fleet = Some(self.yard.start(&setup, self.fleet.as_ref()));
+                if let Some(before) = &self.hearts {
+                    before.stop();
+                }
+                self.hearts = Some(Hearts::start(&setup, &self.yard.pulses, &self.yard.loops));
                 self.yard.watcher.keep_only(&setup);
                 self.configuration_fault = None;
                 tracing::info!("the configuration was read again: {}", self.in_words());
@@ -182,6 +216,14 @@ impl Daemon {
         }
         self.gather();
         self.supervisor.ready(&self.in_words());
+    }
+
+    fn load_again(&self) -> Result<Setup, Failure> {
+        let setup = self.setup().load_again(&self.global)?;
+        if let (Some(pages), Some(settings)) = (&self.pages, setup.http()?) {
+            pages.reload(&settings).map_err(Failure::operation)?;
+        }
+        Ok(setup)
     }
 
     /// Puts together what views show.
@@ -198,7 +240,7 @@ impl Daemon {
             counted: known.counted,
             running: known.running,
             tasks: self.fleet.as_ref().map(Fleet::states).unwrap_or_default(),
-            heartbeats: Vec::new(),
+            heartbeats: self.hearts.as_ref().map(Hearts::states).unwrap_or_default(),
             configuration_fault: self.configuration_fault.clone(),
         }));
     }
