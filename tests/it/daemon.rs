@@ -1,6 +1,8 @@
 //! The daemon: it runs what is due, once, whatever happens around it.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -341,4 +343,145 @@ fn retention_is_applied_without_being_asked_for() {
     stop(running);
     let there: Vec<bool> = ids.iter().map(|id| shop.manifest_file(id).exists()).collect();
     assert_eq!(there, [false, false, true]);
+}
+
+/// One sample of the daemon's metrics, as its text.
+fn sample(address: &str, name: &str) -> Option<f64> {
+    let text = get(address, "/metrics");
+    let line = text
+        .lines()
+        .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Started with pages, and where they are.
+fn start_with_pages(daemon: Ernstfall) -> (Running, String) {
+    let running = start(&daemon.tables("[http]\nlisten = \"127.0.0.1:0\"\n"));
+    let log = running.stderr();
+    let (_, after) = log.split_once("metrics and status at ").unwrap();
+    let address = after.lines().next().unwrap().trim().to_owned();
+    (running, address)
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: ernstfall\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn metrics_are_right_after_a_start_and_follow_what_others_do() {
+    let shop = Shop::open();
+    let first = shop.backup();
+    let second = shop.backup();
+    let (running, address) = start_with_pages(scheduled(&shop, "every 1h", None));
+    let point = |id: &str| {
+        let at = shop.manifest(id)["recovery_point"]["at"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let at: chrono::DateTime<chrono::Utc> = at.parse().unwrap();
+        at.timestamp_millis() as f64 / 1000.0
+    };
+    let recovery_point = || {
+        sample(
+            &address,
+            "ernstfall_recovery_point_timestamp_seconds{target=\"shop\"}",
+        )
+    };
+    let is = |id: &str| recovery_point().is_some_and(|found| (found - point(id)).abs() < 0.01);
+    wait_for("the newest recovery point", || is(&second));
+    assert_eq!(
+        sample(
+            &address,
+            "ernstfall_backups_total{result=\"succeeded\",target=\"shop\"}"
+        ),
+        Some(0.0)
+    );
+
+    // A backup by hand, in another process.
+    let third = shop.backup();
+    wait_for("the recovery point of a run by hand", || is(&third));
+    assert_eq!(
+        sample(
+            &address,
+            "ernstfall_backups_total{result=\"succeeded\",target=\"shop\"}"
+        ),
+        Some(1.0)
+    );
+
+    // One that is found bad is no recovery point any more, nor is the one before it.
+    for id in [&third, &second] {
+        let data = shop.manifest(id)["data"][0].clone();
+        crate::shop::overwrite(&shop.object_file(&data), b"damaged");
+        let restore_test = shop.ernstfall().run(["restore-test", "shop", "--backup", id]);
+        restore_test.expect_code(3);
+    }
+    wait_for("the recovery point to fall back", || is(&first));
+    assert_eq!(
+        sample(
+            &address,
+            "ernstfall_restore_tests_total{target=\"shop\",verdict=\"failed\"}"
+        ),
+        Some(2.0)
+    );
+    let status: Value = serde_json::from_str(&get(&address, "/api/v1/status")).unwrap();
+    let by_command = shop.status().json();
+    let told = &status["targets"][0]["status"];
+    for key in [
+        "recovery_point",
+        "problems",
+        "counts",
+        "newest_backup",
+        "proven_backup",
+    ] {
+        assert_eq!(told[key], by_command[key], "{key}");
+    }
+    stop(running);
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_error_at_once() {
+    let shop = Shop::open();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("[http]\nlisten = \"{}\"\n", taken.local_addr().unwrap());
+    let output = scheduled(&shop, "every 1h", None)
+        .tables(&listen)
+        .run(["run"])
+        .expect_code(1);
+    assert!(output.stderr.contains("in use"), "{}", output.stderr);
+    assert_eq!(records(&shop, "backup").len(), 0);
+}
+
+#[test]
+fn a_heartbeat_is_written_found_in_backups_and_goes_on_after_the_source_was_away() {
+    let mut shop = Shop::open();
+    let daemon = scheduled(&shop, "every 1s", None).target_key("heartbeat", "\"1s\"");
+    let (running, address) = start_with_pages(daemon);
+    let beat = || sample(&address, "ernstfall_heartbeat_timestamp_seconds{target=\"shop\"}");
+    wait_for("a heartbeat", || beat().is_some());
+    let in_backup = || {
+        let manifests = fs::read_dir(shop.target_directory().join("manifests"))
+            .into_iter()
+            .flatten();
+        let mut read = manifests.map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        read.any(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap()["heartbeat"].is_string())
+    };
+    wait_for("a backup with a heartbeat in it", in_backup);
+    let before = beat();
+    shop.cluster.crash();
+    shop.cluster.restart();
+    wait_for("a later heartbeat", || beat() > before);
+    stop(running);
+    let rows = shop
+        .database
+        .query_one_text("select count(*)::text from ernstfall.heartbeat");
+    assert_eq!(rows, "1");
 }
