@@ -13,6 +13,7 @@ use crate::repository::Repository;
 use super::arguments::{Global, Targets};
 use super::exit::{Exit, Failure};
 use super::print;
+use super::run::is_running;
 use super::setup::{self, Setup};
 
 pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Failure> {
@@ -41,6 +42,7 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
 async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
     view.show(configuration(setup));
     view.show(check::state_directory(&setup.config.state_dir));
+    view.show(daemon(setup));
     view.show(check::encryption(&setup.keys, identity_file(setup)).await);
     let (lines, repository) = repository(setup).await;
     view.show(lines);
@@ -71,6 +73,44 @@ async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
             }]),
         }
     }
+}
+
+/// Schedules do nothing by themselves.
+fn daemon(setup: &Setup) -> Vec<CheckLine> {
+    let line = |result, message: &str, remedy: Option<&str>| CheckLine {
+        area: "daemon".to_owned(),
+        subject: "schedules".to_owned(),
+        result,
+        message: message.to_owned(),
+        remedy: remedy.map(str::to_owned),
+    };
+    let targets = &setup.config.targets;
+    let scheduled = |target: &&config::Target| target.backup.is_some() && target.restore_test.is_some();
+    let by_hand: Vec<&str> = targets
+        .iter()
+        .filter(|target| !scheduled(target))
+        .map(|target| target.name.as_str())
+        .collect();
+    let mut lines = Vec::new();
+    if !by_hand.is_empty() {
+        lines.push(line(
+            LineResult::Warning,
+            &format!("without `backup` or `restore_test`: {}", by_hand.join(", ")),
+            Some("give them schedules, unless another one runs `ernstfall` for them"),
+        ));
+    }
+    if by_hand.len() < targets.len() {
+        lines.push(if is_running(&setup.config.state_dir) {
+            line(LineResult::Ok, "`ernstfall run` is running", None)
+        } else {
+            line(
+                LineResult::Warning,
+                "`ernstfall run` is not running with this `state_dir`, so that nothing is done by schedule",
+                Some("systemctl enable --now ernstfall, or ernstfall run"),
+            )
+        });
+    }
+    lines
 }
 
 /// Where the identity is kept, if in a file of its own.

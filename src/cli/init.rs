@@ -102,7 +102,7 @@ pub(super) async fn run(global: &Global, options: &Init) -> Result<Exit, Failure
         return Err(failure);
     }
     let next = |command: &str| format!("ernstfall --config {} {command}", file.display());
-    let next = ["check", "backup", "restore-test"].map(next).to_vec();
+    let next = ["check", "backup", "restore-test", "run"].map(next).to_vec();
     show(
         global,
         &Written {

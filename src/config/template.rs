@@ -83,6 +83,10 @@ url = {repository}
 {s3}
 {encryption}
 
+# Metrics, health and status of the daemon, for this machine only.
+[http]
+listen = "127.0.0.1:9810"
+
 [[target]]
 name = {target}
 # A secret is a text, or { env = "NAME" }, { file = "PATH" }, { credential = "NAME" } or { command = ["PROGRAM"] }.
@@ -94,10 +98,12 @@ url = {url}
 rpo = "24h"
 rto = "1h"
 
-# When to back up and to restore-test: "every 12h", cron with 5 or 6 fields, or "after every backup".
-#backup = "every 12h"
-#restore_test = "after every backup"
+# When `ernstfall run` backs up and restore-tests: "every 12h", cron with 5 or 6 fields, or "after every backup".
+backup = "every 12h"
+restore_test = "after every backup"
 #time_zone = "Europe/Berlin"
+# Which backups are kept. Without it, all are.
+#retention = { last = 14, weekly = 5, monthly = 12 }
 
 # What must hold in the restored copy, besides being equal to the source.
 #[[target.check]]

@@ -194,8 +194,9 @@ fn last_of(stored: &Stored, chain: &str) -> u64 {
     of_chain.map(|place| place.1).max().unwrap_or(0)
 }
 
-/// The records in the repository alone, for a machine without a journal.
-pub async fn history_of(repository: &Repository) -> Result<History, Error> {
+/// The records in the repository alone, as a machine without a journal would see them.
+#[cfg(test)]
+pub(super) async fn history_of(repository: &Repository) -> Result<History, Error> {
     let records = repository.stored_records().await.map_err(Error::Repository)?;
     let fetched = repository
         .read_records(records)

@@ -5,6 +5,7 @@ pub mod archive_list;
 pub mod archive_text;
 pub mod backup_id;
 pub mod byte_size;
+pub mod causes;
 pub mod check;
 pub mod contents;
 pub mod cycle;

@@ -34,6 +34,12 @@ use fleet::{Fleet, Yard};
 use hearts::Hearts;
 use known::{Chains, Watcher};
 
+/// Held while a daemon runs.
+const LOCK: &str = "daemon.lock";
+
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Schedules wait so long at most for a repository that does not answer, to hear what was done already.
 const FIRST_LOOK: Duration = Duration::from_secs(30);
 
@@ -42,7 +48,7 @@ const GATHER_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     let setup = Arc::new(Setup::load(global)?);
-    let _lock = lock(&setup.config.state_dir)?;
+    let _lock = lock(&setup.config.state_dir).await?;
     // From now on a wish to reload must not end the process.
     let hangups = signal(SignalKind::hangup()).map_err(|error| Failure::operation(anyhow!(error)))?;
     let journal = setup.journal()?;
@@ -60,9 +66,15 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Whether a daemon uses this state directory.
+pub(super) fn is_running(state_dir: &Path) -> bool {
+    let opened = File::open(state_dir.join(LOCK));
+    opened.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 /// One daemon for each state directory: two would run everything twice.
-fn lock(state_dir: &Path) -> Result<File, Failure> {
-    let path = state_dir.join("daemon.lock");
+async fn lock(state_dir: &Path) -> Result<File, Failure> {
+    let path = state_dir.join(LOCK);
     let failed = |error: std::io::Error| {
         Failure::operation(anyhow::Error::new(error).context(format!("lock {}", path.display())))
     };
@@ -72,6 +84,13 @@ fn lock(state_dir: &Path) -> Result<File, Failure> {
         .append(true)
         .open(&path)
         .map_err(failed)?;
+    // `check` holds it for a moment, to see whether somebody else does.
+    for _ in 0..LOCK_TRIES {
+        if file.try_lock().is_ok() {
+            return Ok(file);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Failure::operation(anyhow!(

@@ -16,9 +16,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::model::causes::chain;
 use crate::store::error::ErrorKind;
 
-use super::failure::{Failure, causes};
+use super::failure::Failure;
 use super::{Credentials, Settings};
 
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -111,7 +112,7 @@ async fn from_the_chain(
     // Asked for once, so that this is told as what it is.
     match provider.provide_credentials().await {
         Ok(_) => Ok(provider),
-        Err(error) => Err(none(causes(&error))),
+        Err(error) => Err(none(chain(&error))),
     }
 }
 
@@ -142,7 +143,7 @@ fn http_client(settings: &Settings) -> Result<SharedHttpClient, Failure> {
         authorities.add_pem_certificate(read_authorities(file)?);
     }
     let context = TlsContext::builder().with_trust_store(authorities).build();
-    let context = context.map_err(|error| Failure::of_kind(ErrorKind::Other, causes(&error)))?;
+    let context = context.map_err(|error| Failure::of_kind(ErrorKind::Other, chain(&error)))?;
     Ok(aws_smithy_http_client::Builder::new()
         .tls_provider(Provider::rustls(CryptoMode::Ring))
         .tls_context(context)

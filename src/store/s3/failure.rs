@@ -8,6 +8,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use chrono::Utc;
 
+use crate::model::causes::chain;
 use crate::store::error::ErrorKind;
 
 use super::Settings;
@@ -61,7 +62,7 @@ impl Failure {
 
     /// A body that ended before its end.
     pub(super) fn cut_short(error: &dyn StdError) -> Self {
-        Self::transient(format!("the body was cut short: {}", causes(error)))
+        Self::transient(format!("the body was cut short: {}", chain(error)))
     }
 
     pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -204,7 +205,7 @@ impl Place<'_> {
     }
 
     fn without_answer<E: StdError + 'static>(&self, error: &SdkError<E, HttpResponse>) -> Failure {
-        let reason = causes(error);
+        let reason = chain(error);
         let endpoint = self.settings.endpoint.as_deref().unwrap_or("AWS");
         let failure = |kind| Failure::of_kind(kind, reason.clone());
         if reason.contains("invalid peer certificate") {
@@ -278,20 +279,6 @@ fn io_kind(error: &(dyn StdError + 'static)) -> Option<io::ErrorKind> {
         cause = current.source();
     }
     None
-}
-
-/// An error and its causes in one line, each said once.
-pub(super) fn causes(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        let said = current.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = current.source();
-    }
-    text
 }
 
 #[cfg(test)]
