@@ -22,6 +22,8 @@ const DEFAULT_LOCK_TIMEOUT: HumanDuration = HumanDuration::from_seconds(10);
 const DEFAULT_CONNECT_TIMEOUT: HumanDuration = HumanDuration::from_seconds(30);
 const DEFAULT_MAX_SNAPSHOT_AGE: HumanDuration = HumanDuration::from_seconds(6 * 3600);
 
+const SHORTEST_HEARTBEAT: HumanDuration = HumanDuration::from_seconds(1);
+
 const BLOCKED_DDL: [(&str, OnBlockedDdl); 2] = [
     ("continue", OnBlockedDdl::Continue),
     ("abort", OnBlockedDdl::Abort),
@@ -248,12 +250,11 @@ fn read_checks(table: &Table<'_>) -> Vec<Check> {
 impl Heartbeat {
     fn read(target: &Table<'_>, base: &Path) -> Option<Self> {
         if !target.is_table("heartbeat") {
-            return target
-                .duration("heartbeat")
-                .map(|every| Self { every, url: None });
+            let every = interval(target, "heartbeat")?;
+            return Some(Self { every, url: None });
         }
         let table = target.table("heartbeat")?;
-        let every = table.duration("every");
+        let every = interval(&table, "every");
         if !table.has("every") {
             table.missing("every", "say how often, such as \"10s\"");
         }
@@ -261,6 +262,16 @@ impl Heartbeat {
         table.finish();
         Some(Self { every: every?, url })
     }
+}
+
+/// Each beat is a transaction on the source.
+fn interval(table: &Table<'_>, key: &'static str) -> Option<HumanDuration> {
+    let every = table.duration(key)?;
+    if every < SHORTEST_HEARTBEAT {
+        table.fault(key, format!("must be at least {SHORTEST_HEARTBEAT}"));
+        return None;
+    }
+    Some(every)
 }
 
 impl Retention {

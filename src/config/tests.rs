@@ -317,6 +317,14 @@ fn what_would_be_dangerous_is_refused() {
             "unknown key",
         ),
         (
+            "[[target]]\nname = \"b\"\nurl = \"x\"\nheartbeat = \"500ms\"",
+            "must be at least 1s",
+        ),
+        (
+            "[[target]]\nname = \"b\"\nurl = \"x\"\nheartbeat = { every = \"500ms\" }",
+            "must be at least 1s",
+        ),
+        (
             "[[target]]\nname = \"b\"\nurl = { env = \"A\", file = \"b\" }",
             "exactly one",
         ),

@@ -109,7 +109,7 @@ fn notes(target: &Target, server_major: u32) -> Vec<String> {
     }
     notes.push(
         "BYPASSRLS is given by a superuser, and from PostgreSQL 16 on also by a role with CREATEROLE that has it itself, \
-         as Supabase's `postgres` does. Other managed services refuse it to their administrators. There, make the role a \
+         as Supabase's `postgres` does. Where a managed service's administrator may not give it, make the role a \
          member of the owner of the tables that have row-level security (GRANT owner TO role), which lets it write to \
          them too and is of no use where a table forces row-level security on its owner; or leave these tables out with \
          `exclude`. A policy that shows the role all rows is not enough: nobody can prove that it does, and the backup \

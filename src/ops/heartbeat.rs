@@ -3,7 +3,7 @@
 //! Never: a write to a server in recovery, to a database that is set read-only, to one that is empty or being restored, or
 //! where a publication would carry the row to a subscriber that lacks the table.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -23,8 +23,6 @@ use super::target::Target;
 const LIMIT: Duration = Duration::from_secs(60);
 /// A connection is kept between beats that come sooner than this; else the source may sleep in between.
 const KEPT_BELOW: Duration = Duration::from_secs(60);
-/// How often a kept connection looks whether a publication has come up.
-const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// A heartbeat waits neither for locks, nor for a disk, nor for a standby that has to confirm: it says how far the
 /// log of changes has come, and must itself survive nothing.
 const SETTINGS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET synchronous_commit = off";
@@ -127,12 +125,7 @@ pub struct Heart {
     limit: Duration,
     /// No transaction-mode pooler stands between.
     direct: bool,
-    kept: Option<Connection>,
-}
-
-struct Connection {
-    session: Session,
-    looked: Instant,
+    kept: Option<Session>,
 }
 
 impl Heart {
@@ -200,16 +193,16 @@ impl Heart {
 
     /// Ends the connection, if one is kept. The next beat opens another.
     pub async fn rest(&mut self) {
-        if let Some(connection) = self.kept.take() {
-            connection.session.close().await;
+        if let Some(session) = self.kept.take() {
+            session.close().await;
         }
     }
 
     async fn beat_in_time(&mut self) -> Result<Beat, HeartError> {
         // Taken out: a beat that breaks off ends its connection.
-        let kept = self.kept.take().filter(|kept| !kept.session.is_closed());
-        if let Some(mut kept) = kept {
-            match self.beat_on(&mut kept).await {
+        let kept = self.kept.take().filter(|kept| !kept.is_closed());
+        if let Some(kept) = kept {
+            match self.beat_on(&kept).await {
                 Err(HeartError::Postgres(error)) if is_to_be_tried_anew(&error) => {}
                 outcome => {
                     self.kept = outcome.is_ok().then_some(kept);
@@ -217,13 +210,13 @@ impl Heart {
                 }
             }
         }
-        let mut connection = self.connect().await?;
-        let beat = self.beat_on(&mut connection).await?;
-        self.kept = Some(connection);
+        let session = self.connect().await?;
+        let beat = self.beat_on(&session).await?;
+        self.kept = Some(session);
         Ok(beat)
     }
 
-    async fn connect(&mut self) -> Result<Connection, HeartError> {
+    async fn connect(&mut self) -> Result<Session, HeartError> {
         if !self.direct {
             pooler::refuse_transaction_pooler(&self.connection).await?;
             self.direct = true;
@@ -240,19 +233,14 @@ impl Heart {
             .batch("limit the heartbeat's statements", SETTINGS)
             .await?;
         self.look(&session).await?;
-        Ok(Connection {
-            session,
-            looked: Instant::now(),
-        })
+        Ok(session)
     }
 
-    async fn beat_on(&self, connection: &mut Connection) -> Result<Beat, HeartError> {
-        let session = &connection.session;
-        if connection.looked.elapsed() >= LOOK_EVERY {
-            self.look(session).await?;
-            connection.looked = Instant::now();
-        }
+    async fn beat_on(&self, session: &Session) -> Result<Beat, HeartError> {
+        // One row is enough to stop a subscriber, or to make a restored copy differ: so both are asked each time.
         self.refuse_restored(session).await?;
+        let publications = heartbeat::publications(session, true).await?;
+        self.refuse_published(session, &publications, true)?;
         let clock_skew_seconds = clock_skew_seconds(session, self.clock).await?;
         match heartbeat::write(session, &self.mark).await? {
             Written::At(written_at) => Ok(Beat {
@@ -273,14 +261,7 @@ impl Heart {
         self.refuse_restored(session).await?;
         let (target, on) = (self.target.clone(), session.description().to_owned());
         let standing = heartbeat::look(session).await?;
-        if !standing.publications.is_empty() {
-            return Err(HeartError::Published {
-                target,
-                on,
-                publications: standing.publications,
-                table_exists: standing.table_exists,
-            });
-        }
+        self.refuse_published(session, &standing.publications, standing.table_exists)?;
         let what = if standing.table_exists {
             (!standing.may_write).then_some("write the table ernstfall.heartbeat")
         } else {
@@ -296,6 +277,23 @@ impl Heart {
             heartbeat::create(session, &standing).await?;
         }
         Ok(())
+    }
+
+    fn refuse_published(
+        &self,
+        session: &Session,
+        publications: &[String],
+        table_exists: bool,
+    ) -> Result<(), HeartError> {
+        if publications.is_empty() {
+            return Ok(());
+        }
+        Err(HeartError::Published {
+            target: self.target.clone(),
+            on: session.description().to_owned(),
+            publications: publications.to_vec(),
+            table_exists,
+        })
     }
 
     /// A row that is written into a restored copy would make it differ from its backup.

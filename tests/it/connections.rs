@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -284,4 +285,18 @@ fn pooler_in_transaction_mode_is_refused_with_advice_and_in_session_mode_it_work
     let directory = TestDir::new("connections");
     let url = source.url_at(pooler.port, SUPERUSER, PASSWORD);
     product(&directory, &url).run(["backup"]).expect_code(0);
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_after_the_targets_own_limit() {
+    // Connections wait in its queue, and nobody takes them.
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let directory = TestDir::new("connections");
+    let ernstfall = product(&directory, &format!("postgresql://nobody@127.0.0.1:{port}/shop"))
+        .target_key("timeouts", "{ connect = \"2s\" }")
+        // Far less than the usual 30 s, and far more than 2 s.
+        .deadline(Duration::from_secs(20));
+    let output = ernstfall.run(["backup"]).expect_code(1);
+    expect_words(&output, &["connecting took too long"]);
 }

@@ -251,3 +251,57 @@ fn check_tells_a_heartbeat_on_a_standby_from_one_on_its_primary() {
     assert_eq!(found, "warning");
     assert!(told.contains("s ago by host of here"), "{told}");
 }
+
+#[test]
+fn backups_of_a_standby_and_of_its_primary_keep_out_of_each_others_way() {
+    let pair = Pair::start();
+    pair.beat();
+    let elsewhere = TestDir::new("standby");
+    let of_primary = || Ernstfall::new(&elsewhere).target("shop", &pair.primary().url());
+    let refusal = |ernstfall: &Ernstfall| {
+        let refused = ernstfall.run(["backup", "shop"]).expect_code(1);
+        assert!(
+            refused.stderr.contains("another backup of shop is running"),
+            "{}",
+            refused.stderr
+        );
+    };
+    let mut running = pair
+        .ernstfall()
+        .pause_at("after-export")
+        .spawn(["backup", "shop"]);
+    running.wait_until_paused("after-export");
+    refusal(&of_primary());
+    running.resume();
+    running.wait().expect_code(0);
+    let mut running = of_primary().pause_at("after-export").spawn(["backup", "shop"]);
+    running.wait_until_paused("after-export");
+    refusal(&pair.ernstfall());
+    running.resume();
+    running.wait().expect_code(0);
+    backup(&pair.ernstfall());
+}
+
+#[test]
+fn a_standby_whose_primary_is_gone_is_backed_up_and_what_is_unknown_is_a_finding() {
+    let mut pair = Pair::start();
+    let written_at = pair.beat();
+    pair.primary.crash();
+    let record = backup(&pair.ernstfall());
+    assert_eq!(point(&record), (written_at, "heartbeat"));
+    let findings = record["findings"].as_array().unwrap();
+    let about = findings.iter().find(|one| one["subject"] == "primary");
+    let message = about.expect("a finding")["message"].as_str().unwrap();
+    assert!(message.contains("could not be asked"), "{message}");
+}
+
+#[test]
+fn a_primary_that_is_a_standby_itself_stops_no_backup() {
+    let pair = Pair::start();
+    let written_at = pair.beat();
+    let heartbeat = format!("{{ every = \"1s\", url = {:?} }}", pair.standby().url());
+    let record = backup(&pair.without_heartbeat().target_key("heartbeat", &heartbeat));
+    assert_eq!(point(&record), (written_at, "heartbeat"));
+    let findings = record["findings"].to_string();
+    assert!(findings.contains("is a standby itself"), "{findings}");
+}

@@ -5,6 +5,8 @@ use crate::ops::context::Context;
 use crate::ops::privileges;
 use crate::ops::target::Target;
 use crate::ops::uncovered;
+use crate::postgres::conninfo::ConnectionSettings;
+use crate::postgres::error::Error as PostgresError;
 use crate::postgres::facts::{self, OLDEST_SERVER, ServerIdentity};
 use crate::postgres::large_objects;
 use crate::postgres::pooler;
@@ -25,6 +27,8 @@ pub(super) struct Prepared {
     pub(super) lockable_tables: u64,
     /// Whether the roles are stored with their passwords.
     pub(super) passwords: Passwords,
+    /// Holds the lock on the primary, where the source is a standby that names it.
+    _primary: Option<Session>,
 }
 
 /// Connects, and checks everything that can be checked before a lock is taken.
@@ -57,6 +61,7 @@ pub(super) async fn prepare(
     let major = u32::try_from(guard.server_version_num() / 10_000).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
     take_advisory_lock(&guard, target).await?;
+    let primary = lock_primary(context, target, &identity, notes).await?;
     let lockable_tables = check_relations(&guard, target).await?;
     let other = options.other_identity;
     context
@@ -70,6 +75,7 @@ pub(super) async fn prepare(
         identity,
         installation,
         lockable_tables,
+        _primary: primary,
     })
 }
 
@@ -161,4 +167,44 @@ async fn take_advisory_lock(guard: &Session, target: &Target) -> Result<(), Back
             .get::<_, Option<String>>(1)
             .unwrap_or_else(|| "another session".to_owned()),
     })
+}
+
+/// A standby has advisory locks of its own. Where the heartbeat tells its primary, that one's lock is taken as well, so that
+/// backups of the two keep out of each other's way. A primary that is gone is no reason to take none.
+async fn lock_primary(
+    context: &Context,
+    target: &Target,
+    identity: &ServerIdentity,
+    notes: &Notebook,
+) -> Result<Option<Session>, BackupError> {
+    let elsewhere = target
+        .heartbeat
+        .as_ref()
+        .and_then(|heartbeat| heartbeat.elsewhere.as_ref());
+    let Some(elsewhere) = elsewhere.filter(|_| identity.standby) else {
+        return Ok(None);
+    };
+    let why = match elsewhere {
+        Ok(connection) => match lock_session(connection).await {
+            // Perhaps the very server whose lock is held already.
+            Ok(session) if session.in_recovery() => format!("{} is a standby itself", session.description()),
+            Ok(session) => {
+                take_advisory_lock(&session, target).await?;
+                return Ok(Some(session));
+            }
+            Err(error) => error.to_string(),
+        },
+        Err(reason) => reason.clone(),
+    };
+    let message = format!(
+        "unknown whether another backup of the target runs, as the primary could not be asked: {why}"
+    );
+    context.progress.note(&message);
+    notes.lock().findings.push(super::warning("primary", message));
+    Ok(None)
+}
+
+async fn lock_session(connection: &ConnectionSettings) -> Result<Session, PostgresError> {
+    pooler::refuse_transaction_pooler(connection).await?;
+    Session::connect(connection, "backup lock", None).await
 }
