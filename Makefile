@@ -8,9 +8,9 @@ help: ## Say what there is
 build: ## Build the program: target/debug/ernstfall
 	cargo build --locked
 
-test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, openssl, zstd, age), run all tests
+test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, openssl, zstd, age, Prometheus), run all tests
 	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd age
-	scripts/install-debian.sh plperl plpython3 pg_cron locales
+	scripts/install-debian.sh plperl plpython3 pg_cron locales prometheus promtool prometheus-alertmanager
 	scripts/test.sh
 
 test-ceph: test-user ## Install a Ceph object gateway and run on it what is said of S3: the contract of stores, and the whole program

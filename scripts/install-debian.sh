@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
 # usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd age plperl plpython3 pg_cron locales radosgw
-#        ceph-mon ceph-mgr ceph-osd ceph python3
+#        ceph-mon ceph-mgr ceph-osd ceph python3 prometheus promtool prometheus-alertmanager
 set -euo pipefail
 
 # The newest major of the server's programs: the installed one, or else the one that Debian would install.
@@ -41,6 +41,8 @@ package_of() {
         locales) echo locales-all ;;
         radosgw | ceph-mon | ceph-mgr | ceph-osd | python3) echo "$1" ;;
         ceph) echo ceph-common ;;
+        prometheus | promtool) echo prometheus ;;
+        prometheus-alertmanager) echo "$1" ;;
         *) echo "install-debian.sh: no package known for $1" >&2; exit 2 ;;
     esac
 }
@@ -75,7 +77,11 @@ apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes)
 "${apt[@]}" update </dev/null
 "${apt[@]}" install --no-install-recommends "${packages[@]}" </dev/null
 
-# Its package starts a pooler on port 6432, which nobody asked for either.
-if [[ " ${packages[*]} " == *" pgbouncer "* ]] && command -v systemctl >/dev/null; then
-    "${as_root[@]}" systemctl disable --now pgbouncer >/dev/null 2>&1 || true
+# These packages start a pooler on port 6432 and servers on 9090 and 9093, which nobody asked for either.
+if command -v systemctl >/dev/null; then
+    for service in pgbouncer prometheus prometheus-alertmanager; do
+        if [[ " ${packages[*]} " == *" $service "* ]]; then
+            "${as_root[@]}" systemctl disable --now "$service" >/dev/null 2>&1 || true
+        fi
+    done
 fi

@@ -4,7 +4,7 @@ use chrono::Utc;
 
 use crate::config;
 use crate::model::record::{ObjectiveVerdict, Verdict};
-use crate::observe::status::{self, TargetFacts, TargetStatus};
+use crate::observe::status::{self, Recorded, TargetFacts, TargetStatus};
 
 use super::arguments::{Global, Targets};
 use super::exit::{Exit, Failure};
@@ -27,7 +27,8 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
             .await
             .map_err(Failure::operation)?;
         let facts = TargetFacts::from(target);
-        all.push(status::of(&facts, &manifests, &history, None, Utc::now()));
+        let status = status::of(&facts, &manifests, &Recorded::from(&history), None, Utc::now());
+        all.push(status);
     }
     let exit = all.iter().map(exit_of).fold(Exit::Done, Exit::gravest);
     if global.json {

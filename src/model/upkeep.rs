@@ -83,10 +83,13 @@ pub struct AcknowledgementRecord {
 }
 
 /// The target's backups whose sharp loss of content somebody has said was meant.
-pub fn acknowledged(target: &TargetName, records: &[Entry]) -> BTreeSet<BackupId> {
-    let of_target = |entry: &Entry| match &entry.record {
+pub fn acknowledged<'a>(
+    target: &TargetName,
+    records: impl IntoIterator<Item = &'a Entry>,
+) -> BTreeSet<BackupId> {
+    let of_target = |entry: &'a Entry| match &entry.record {
         Record::Acknowledgement(record) if record.target == *target => Some(record.backup.clone()),
         _ => None,
     };
-    records.iter().filter_map(of_target).collect()
+    records.into_iter().filter_map(of_target).collect()
 }

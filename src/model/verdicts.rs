@@ -32,9 +32,9 @@ pub enum FoundBadBy<'a> {
 
 impl<'a> Verdicts<'a> {
     /// Reads the records of all targets, in any order.
-    pub fn of(target: &TargetName, records: &'a [Entry]) -> Self {
+    pub fn of(target: &TargetName, records: impl IntoIterator<Item = &'a Entry>) -> Self {
         let mut ordered: Vec<&Entry> = records
-            .iter()
+            .into_iter()
             .filter(|entry| entry.record.target() == target)
             .collect();
         ordered.sort_by_key(|entry| (entry.record.finished_at(), entry.sequence));

@@ -18,6 +18,8 @@ use crate::observe::status::Runs;
 pub struct Measures {
     /// How the last run of a backup ended.
     pub last_backup_result: Option<BackupResult>,
+    /// What the last restore test said that nobody cancelled.
+    pub last_restore_test_verdict: Option<Verdict>,
     /// When the last restore test of each verdict ended.
     pub last_restore_tests: LastRestoreTests,
     /// Of the last restore test that passed; empty where none has.
@@ -80,13 +82,14 @@ pub struct Counted {
     pub restore_tests_passed: u64,
     pub restore_tests_failed: u64,
     pub restore_tests_could_not_run: u64,
+    pub restore_tests_cancelled: u64,
     pub restore_tests_interrupted: u64,
 }
 
 impl Measures {
-    /// From the target's backups and the records of all targets.
-    pub fn of(target: &TargetName, manifests: &[Manifest], records: &[Entry]) -> Self {
-        let runs = Runs::of(target, records);
+    /// From the target's backups and records.
+    pub fn of(target: &TargetName, manifests: &[Manifest], records: &[&Entry]) -> Self {
+        let runs = Runs::of(target, records.iter().copied());
         let losses = manifests
             .iter()
             .filter(|manifest| manifest.shrank.is_some() && !runs.acknowledged.contains(&manifest.id));
@@ -94,6 +97,7 @@ impl Measures {
         let objects = manifests.iter().flat_map(Manifest::objects);
         Self {
             last_backup_result: last_backup_result(&runs),
+            last_restore_test_verdict: not_cancelled(&runs).next().map(|test| test.verdict),
             last_restore_tests: LastRestoreTests {
                 passed: last_test(&runs, Verdict::Passed),
                 failed: last_test(&runs, Verdict::Failed),
@@ -126,21 +130,23 @@ fn last_backup_result(runs: &Runs<'_>) -> Option<BackupResult> {
     })
 }
 
+/// Restore tests, the newest first. One that was cancelled was somebody's wish.
+fn not_cancelled<'a>(runs: &Runs<'a>) -> impl Iterator<Item = &'a RestoreTestRecord> {
+    runs.tests.iter().rev().copied().filter(|test| !test.cancelled)
+}
+
 fn last_test(runs: &Runs<'_>, verdict: Verdict) -> Option<DateTime<Utc>> {
-    let mut newest_first = runs.tests.iter().rev();
-    let last = newest_first.find(|test| test.verdict == verdict);
+    let last = not_cancelled(runs).find(|test| test.verdict == verdict);
     last.map(|test| test.finished_at)
 }
 
 fn last_passed<'a>(runs: &Runs<'a>) -> Option<&'a RestoreTestRecord> {
-    let mut newest_first = runs.tests.iter().rev().copied();
-    newest_first.find(|test| test.verdict == Verdict::Passed)
+    not_cancelled(runs).find(|test| test.verdict == Verdict::Passed)
 }
 
 /// `could-not-run` says nothing of a backup.
 fn last_said_something<'a>(runs: &Runs<'a>) -> Option<&'a RestoreTestRecord> {
-    let mut newest_first = runs.tests.iter().rev().copied();
-    newest_first.find(|test| test.verdict != Verdict::CouldNotRun)
+    not_cancelled(runs).find(|test| test.verdict != Verdict::CouldNotRun)
 }
 
 /// A test that failed before it could compare anything has verified nothing, and has not found nothing different.
@@ -214,6 +220,7 @@ impl Counted {
             Record::RestoreTest(record) => match record.verdict {
                 Verdict::Passed => &mut self.restore_tests_passed,
                 Verdict::Failed => &mut self.restore_tests_failed,
+                Verdict::CouldNotRun if record.cancelled => &mut self.restore_tests_cancelled,
                 Verdict::CouldNotRun => &mut self.restore_tests_could_not_run,
             },
             Record::Interrupted(record) if record.task == Task::Backup.as_str() => {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use crate::journal::History;
+use crate::journal::{ChainProblem, History};
 use crate::model::backup_id::BackupId;
 use crate::model::contents::NotCovered;
 use crate::model::cycle::{by_recovery_point, cycle_between, seconds_between};
@@ -106,17 +106,32 @@ pub struct Counts {
     pub runs_interrupted: u64,
 }
 
+/// What was recorded, as far as it matters to a target: records of others do no harm.
+pub struct Recorded<'a> {
+    pub entries: Vec<&'a Entry>,
+    pub problems: &'a [ChainProblem],
+}
+
+impl<'a> From<&'a History> for Recorded<'a> {
+    fn from(history: &'a History) -> Self {
+        Self {
+            entries: history.entries.iter().collect(),
+            problems: &history.problems,
+        }
+    }
+}
+
 /// How the target stands by what was found of it in a repository, and what is wrong with what was found.
 ///
 /// `clock_skew_seconds` is what was measured since the last backup: the source's clock minus ours.
 pub fn of(
     target: &TargetFacts,
     manifests: &Manifests,
-    history: &History,
+    history: &Recorded<'_>,
     clock_skew_seconds: Option<f64>,
     now: DateTime<Utc>,
 ) -> TargetStatus {
-    let records = &history.entries;
+    let records = history.entries.iter().copied();
     let mut status = fold(target, &manifests.readable, records, clock_skew_seconds, now);
     let unreadable = manifests.unreadable.iter().map(|unreadable| {
         format!(
@@ -136,10 +151,10 @@ pub fn of(
 }
 
 /// Folds what is stored and what was recorded into how the target stands at this moment of our clock.
-pub(super) fn fold(
+pub(super) fn fold<'a>(
     target: &TargetFacts,
     manifests: &[Manifest],
-    records: &[Entry],
+    records: impl IntoIterator<Item = &'a Entry>,
     clock_skew_seconds: Option<f64>,
     now: DateTime<Utc>,
 ) -> TargetStatus {
@@ -204,9 +219,9 @@ pub(super) struct Runs<'a> {
 }
 
 impl<'a> Runs<'a> {
-    pub(super) fn of(target: &TargetName, records: &'a [Entry]) -> Self {
+    pub(super) fn of(target: &TargetName, records: impl IntoIterator<Item = &'a Entry>) -> Self {
         let mut ordered: Vec<&Entry> = records
-            .iter()
+            .into_iter()
             .filter(|entry| entry.record.target() == target)
             .collect();
         ordered.sort_by_key(|entry| (entry.record.finished_at(), entry.sequence));
@@ -215,8 +230,8 @@ impl<'a> Runs<'a> {
             tests: Vec::new(),
             interrupted: Vec::new(),
             last_prune: None,
-            acknowledged: acknowledged(target, records),
-            verdicts: Verdicts::of(target, records),
+            acknowledged: acknowledged(target, ordered.iter().copied()),
+            verdicts: Verdicts::of(target, ordered.iter().copied()),
         };
         for entry in ordered {
             match &entry.record {

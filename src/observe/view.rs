@@ -1,5 +1,6 @@
 //! Everything that metrics, the page and alerts show of one moment. Of each target it says what `ernstfall status` says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -7,10 +8,11 @@ use serde::Serialize;
 
 use crate::journal::{ChainProblem, RunStart, Task};
 use crate::model::backup_id::BackupId;
+use crate::model::record::Entry;
 use crate::model::target_name::TargetName;
 use crate::observe::gathered::{Gathered, HeartbeatState, TaskState};
 use crate::observe::measures::{Counted, Measures};
-use crate::observe::status::{self, TargetFacts, TargetStatus, source_clock};
+use crate::observe::status::{self, Recorded, TargetFacts, TargetStatus, source_clock};
 
 /// A heartbeat that was written within so many of its intervals still tells the source's clock.
 const FRESH_INTERVALS: u32 = 3;
@@ -97,6 +99,18 @@ pub struct HeartbeatView {
 impl View {
     /// What was gathered, as it stands at this moment of our clock.
     pub fn of(gathered: &Gathered, now: DateTime<Utc>) -> Self {
+        // Records are walked through once, and not once for each target.
+        let mut records: BTreeMap<&TargetName, Vec<&Entry>> = BTreeMap::new();
+        for entry in &gathered.history.entries {
+            records.entry(entry.record.target()).or_default().push(entry);
+        }
+        let targets = gathered.targets.iter().map(|facts| {
+            let recorded = Recorded {
+                entries: records.remove(&facts.name).unwrap_or_default(),
+                problems: &gathered.history.problems,
+            };
+            TargetView::of(facts, gathered, &recorded, now)
+        });
         Self {
             version: env!("CARGO_PKG_VERSION"),
             at: now,
@@ -105,23 +119,19 @@ impl View {
             repository_fault: gathered.repository_fault.clone(),
             configuration_fault: gathered.configuration_fault.clone(),
             record_problems: gathered.history.problems.clone(),
-            targets: gathered
-                .targets
-                .iter()
-                .map(|facts| TargetView::of(facts, gathered, now))
-                .collect(),
+            targets: targets.collect(),
         }
     }
 }
 
 impl TargetView {
-    fn of(facts: &TargetFacts, gathered: &Gathered, now: DateTime<Utc>) -> Self {
+    fn of(facts: &TargetFacts, gathered: &Gathered, recorded: &Recorded<'_>, now: DateTime<Utc>) -> Self {
         let heartbeat = gathered.heartbeats.iter().find(|one| one.target == facts.name);
         let skew = heartbeat.and_then(|heartbeat| fresh_skew(heartbeat, now));
         let manifests = gathered.manifests.get(&facts.name);
-        let records = &gathered.history.entries;
+        let records = recorded.entries.as_slice();
         let status = manifests.map(|manifests| {
-            let mut status = status::of(facts, manifests, &gathered.history, skew, now);
+            let mut status = status::of(facts, manifests, recorded, skew, now);
             if let Some(forgotten) = gathered.forgotten.get(&facts.name) {
                 status.counts.add_runs(forgotten);
             }

@@ -134,7 +134,7 @@ mod tests {
     use crate::model::samples::{entries, id, manifest, restore_test, target, time};
     use crate::model::upkeep::{AcknowledgementRecord, ScrubRecord, ScrubbedBackup};
     use crate::observe::measures::Measures;
-    use crate::observe::status::{self, TargetFacts};
+    use crate::observe::status::{self, Recorded, TargetFacts};
 
     /// A record of one kind and end about one backup.
     fn record(kind: u8, end: usize, backup: i64, at: i64) -> Record {
@@ -205,14 +205,17 @@ mod tests {
             };
             let told = |entries: &[Entry]| {
                 let history = History { entries: entries.to_vec(), problems: Vec::new() };
-                status::of(&facts, &listed, &history, None, time(200_000))
+                status::of(&facts, &listed, &Recorded::from(&history), None, time(200_000))
             };
             let mut after = told(&kept);
             if let Some(counts) = forgotten.get(&target()) {
                 after.counts.add_runs(counts);
             }
             prop_assert_eq!(after, told(&all));
-            let measured = |entries: &[Entry]| Measures::of(&target(), &listed.readable, entries);
+            let measured = |entries: &[Entry]| {
+                let entries: Vec<&Entry> = entries.iter().collect();
+                Measures::of(&target(), &listed.readable, &entries)
+            };
             prop_assert_eq!(measured(&kept), measured(&all));
         }
     }

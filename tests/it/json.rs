@@ -7,12 +7,31 @@ use serde_json::Value;
 use crate::shop::{Shop, overwrite};
 
 pub(crate) fn schema(name: &str) -> jsonschema::Validator {
+    schema_with(name, &[])
+}
+
+/// A schema that refers to others beside it.
+pub(crate) fn schema_with(name: &str, others: &[&str]) -> jsonschema::Validator {
+    let schema = read_schema(name);
+    let mut registry = jsonschema::Registry::new();
+    for other in others {
+        let resource = jsonschema::Resource::from_contents(read_schema(other));
+        registry = registry.add(format!("json-schema:///{other}"), resource).unwrap();
+    }
+    let registry = registry.prepare().unwrap();
+    jsonschema::options()
+        .with_registry(&registry)
+        .build(&schema)
+        .unwrap()
+}
+
+fn read_schema(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let schema: Value = serde_json::from_str(&text).unwrap();
     jsonschema::draft202012::meta::validate(&schema).expect("a schema of draft 2020-12");
     assert_strict(&schema, name);
-    jsonschema::validator_for(&schema).unwrap()
+    schema
 }
 
 /// Every object of a schema names all its fields, requires them, and allows no others.

@@ -28,6 +28,7 @@ mod kill;
 mod left_out;
 mod loading;
 mod named;
+mod prometheus;
 mod prune;
 mod records;
 mod recovery_by_hand;

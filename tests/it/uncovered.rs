@@ -34,6 +34,7 @@ fn a_database_of_the_server_that_no_target_covers_is_a_finding_until_one_does() 
         names.join(", ")
     );
     assert_eq!(about_databases(&record), [expected]);
+    assert_eq!(record["uncovered_databases"], 2);
 
     // A target that has no backup yet covers its database all the same.
     let both = shop.ernstfall().target("crm", &added.url());

@@ -295,9 +295,7 @@ impl Known {
     fn count(&mut self, new: &[Entry]) {
         let mut counted = BTreeMap::clone(&self.counted);
         for entry in new {
-            let of_target = counted
-                .entry(entry.record.target().clone())
-                .or_insert_with(Counted::default);
+            let of_target = counted.entry(entry.record.target().clone()).or_default();
             of_target.note(&entry.record);
         }
         self.counted = Arc::new(counted);

@@ -1,192 +1,21 @@
 //! What the text of the metrics says of every kind of view.
 
+mod given;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::render;
-use crate::journal::run::tests::backup_record;
-use crate::journal::{History, RunId, RunStart, Task};
-use crate::model::manifest::{Manifest, Shrank};
-use crate::model::record::{BackupRecord, FORMAT, InterruptedRecord, Outcome, Phase, Record, Verdict};
-use crate::model::samples::{entries, id, manifest, restore_test, target, time};
-use crate::model::upkeep::PruneRecord;
-use crate::model::verification::{Finding, Severity};
-use crate::observe::gathered::{Gathered, HeartbeatState, TaskState};
-use crate::observe::measures::Counted;
+use crate::journal::Task;
+use crate::model::record::{BackupRecord, Outcome, Record, Verdict};
+use crate::model::samples::{manifest, restore_test, target, time};
+use crate::observe::gathered::Gathered;
 use crate::observe::status::TargetFacts;
 use crate::observe::view::View;
-use crate::repository::Manifests;
+use given::{
+    HOUR, backup, cancelled, facts, gathered, history, interrupted, manifests, test_with_phases, whole,
+};
 
 use Verdict::{CouldNotRun, Failed, Passed};
-
-const HOUR: i64 = 3600;
-
-fn facts() -> TargetFacts {
-    TargetFacts {
-        name: target(),
-        environment: Some("production".to_owned()),
-        owner: Some("platform".to_owned()),
-        rpo_seconds: Some(7200.0),
-        rto_seconds: Some(60.0),
-    }
-}
-
-fn manifests(readable: Vec<Manifest>) -> Arc<Manifests> {
-    Arc::new(Manifests {
-        readable,
-        unreadable: Vec::new(),
-    })
-}
-
-fn history(records: Vec<Record>) -> Arc<History> {
-    Arc::new(History {
-        entries: entries(records),
-        problems: Vec::new(),
-    })
-}
-
-fn gathered(readable: Vec<Manifest>, records: Vec<Record>) -> Gathered {
-    let mut counted = Counted::default();
-    records.iter().for_each(|record| counted.note(record));
-    Gathered {
-        counted: Arc::new([(target(), counted)].into()),
-        started_at: time(0),
-        targets: vec![facts()],
-        manifests: [(target(), manifests(readable))].into(),
-        repository_seen_at: Some(time(3 * HOUR - 5)),
-        history: history(records),
-        ..Gathered::default()
-    }
-}
-
-/// A backup that succeeded, and everything that its record can say.
-fn backup(number: i64) -> BackupRecord {
-    let Record::Backup(record) = backup_record(number * HOUR) else {
-        panic!("no record of a backup");
-    };
-    BackupRecord {
-        backup: Some(id(number)),
-        clock_skew_seconds: Some(0.25),
-        uncovered_databases: Some(2),
-        findings: vec![
-            finding(Severity::Warning, "databases"),
-            finding(Severity::Critical, "collation"),
-        ],
-        ..record
-    }
-}
-
-fn finding(severity: Severity, subject: &str) -> Finding {
-    Finding {
-        severity,
-        subject: subject.to_owned(),
-        message: "…".to_owned(),
-    }
-}
-
-fn test_with_phases(backup: i64, at: i64) -> Record {
-    let Record::RestoreTest(mut record) = restore_test(backup, Passed, at) else {
-        panic!("no record of a restore test");
-    };
-    record.phases = [("locate", 0.5), ("data", 30.25), ("of a later version", 9.0)]
-        .map(|(name, seconds)| Phase {
-            name: name.to_owned(),
-            seconds,
-        })
-        .to_vec();
-    record.verification.tables = 3;
-    record.verification.rows = 820_000;
-    Record::RestoreTest(record)
-}
-
-fn interrupted(task: Task, at: i64) -> Record {
-    Record::Interrupted(InterruptedRecord {
-        format: FORMAT,
-        id: format!("lost-{at}"),
-        target: target(),
-        task: task.as_str().to_owned(),
-        backup: None,
-        started_at: time(at),
-        found_at: time(at + 10),
-        removed: Vec::new(),
-    })
-}
-
-fn prune(outcome: Outcome) -> Record {
-    Record::Prune(PruneRecord {
-        format: FORMAT,
-        id: "prune".to_owned(),
-        target: target(),
-        trigger: crate::model::record::Trigger::Schedule,
-        outcome,
-        reason: None,
-        started_at: time(1),
-        finished_at: time(2),
-        removed: Vec::new(),
-        objects: 0,
-        freed_bytes: 0,
-        kept: Vec::new(),
-    })
-}
-
-fn task(task: Task, next_run_at: Option<i64>, skipped: u64) -> TaskState {
-    TaskState {
-        target: target(),
-        task,
-        schedule: "every 1h".to_owned(),
-        next_run_at: next_run_at.map(time),
-        waiting_since: next_run_at.map(|at| time(at + 1)),
-        running_since: None,
-        deadline: Some(Duration::from_secs(21_600)),
-        skipped,
-    }
-}
-
-fn run_under_way(task: Task, backup: Option<i64>, started_at: i64) -> RunStart {
-    RunStart {
-        id: RunId::new(time(started_at)).unwrap(),
-        task,
-        target: target(),
-        backup: backup.map(id),
-        started_at: time(started_at),
-        pid: 1,
-    }
-}
-
-/// Everything is known.
-fn whole() -> Gathered {
-    let mut shrunken = manifest(2);
-    shrunken.totals.stored_bytes = 1000;
-    shrunken.totals.not_covered = 4;
-    shrunken.shrank = Some(Shrank {
-        since: id(1),
-        tables_gone: 1,
-        tables_halved: 0,
-    });
-    let records = vec![
-        prune(Outcome::Succeeded),
-        Record::Backup(backup(1)),
-        restore_test(1, CouldNotRun, HOUR + 900),
-        restore_test(1, Failed, HOUR + 1000),
-        Record::Backup(backup(2)),
-        test_with_phases(2, 2 * HOUR + 900),
-    ];
-    Gathered {
-        tasks: vec![
-            task(Task::Backup, Some(3 * HOUR), 1),
-            task(Task::RestoreTest, None, 0),
-        ],
-        heartbeats: vec![HeartbeatState {
-            target: target(),
-            every: Duration::from_secs(10),
-            written_at: Some(time(3 * HOUR - 4)),
-            clock_skew_seconds: Some(-0.5),
-            fault: None,
-        }],
-        running: vec![run_under_way(Task::Backup, Some(3), 3 * HOUR)],
-        ..gathered(vec![manifest(0), manifest(1), shrunken], records)
-    }
-}
 
 fn text(gathered: &Gathered, at: i64) -> String {
     render(&View::of(gathered, time(at))).unwrap()
@@ -319,6 +148,17 @@ fn of_all_verdicts_exactly_one_is_the_last() {
 }
 
 #[test]
+fn a_restore_test_that_somebody_cancelled_says_nothing() {
+    let tests = vec![
+        restore_test(1, Passed, 1),
+        cancelled(restore_test(1, CouldNotRun, 2)),
+    ];
+    let text = text(&gathered(vec![manifest(1)], tests), 3 * HOUR);
+    let verdicts = samples(&text, "ernstfall_last_restore_test_verdict").join("\n");
+    assert!(verdicts.contains("verdict=\"passed\"} 1"), "{verdicts}");
+}
+
+#[test]
 fn counters_count_what_this_machine_recorded_since_the_daemon_started() {
     let runs = |outcome| Record::Backup(BackupRecord { outcome, ..backup(1) });
     let mut gathered = gathered(
@@ -328,6 +168,7 @@ fn counters_count_what_this_machine_recorded_since_the_daemon_started() {
             runs(Outcome::Succeeded),
             runs(Outcome::Failed),
             restore_test(1, CouldNotRun, 5),
+            cancelled(restore_test(1, CouldNotRun, 5)),
             interrupted(Task::Backup, 6),
             interrupted(Task::RestoreTest, 7),
         ],
@@ -345,10 +186,10 @@ fn counters_count_what_this_machine_recorded_since_the_daemon_started() {
             numbers("ernstfall_restore_tests_total"),
         )
     };
-    // cancelled, failed, interrupted, succeeded; could-not-run, failed, interrupted, passed.
-    assert_eq!(counts(&gathered), (vec![0, 2, 1, 1], vec![1, 0, 1, 0]));
+    // cancelled, failed, interrupted, succeeded; cancelled, could-not-run, failed, interrupted, passed.
+    assert_eq!(counts(&gathered), (vec![0, 2, 1, 1], vec![1, 1, 0, 1, 0]));
     gathered.counted = Arc::default();
-    assert_eq!(counts(&gathered), (vec![0; 4], vec![0; 4]));
+    assert_eq!(counts(&gathered), (vec![0; 4], vec![0; 5]));
 }
 
 #[test]

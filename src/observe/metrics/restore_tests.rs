@@ -84,6 +84,7 @@ fn restore_tests_total(target: &TargetView) -> Values<'_> {
         .zip(counts)
         .map(|(verdict, count)| (vec![verdict.as_str()], count as f64))
         .collect();
+    values.push((vec!["cancelled"], counted.restore_tests_cancelled as f64));
     values.push((vec!["interrupted"], counted.restore_tests_interrupted as f64));
     values
 }
@@ -101,18 +102,12 @@ fn last_timestamps(target: &TargetView) -> Values<'_> {
 }
 
 fn last_verdict(target: &TargetView) -> Values<'_> {
-    let status = target.status.as_ref();
-    let Some(last) = status.and_then(|status| status.last_restore_test.as_ref()) else {
+    let Some(last) = measures(target).and_then(|measures| measures.last_restore_test_verdict) else {
         return Values::new();
     };
     VERDICTS
         .into_iter()
-        .map(|verdict| {
-            (
-                vec![verdict.as_str()],
-                f64::from(u8::from(verdict == last.verdict)),
-            )
-        })
+        .map(|verdict| (vec![verdict.as_str()], f64::from(u8::from(verdict == last))))
         .collect()
 }
 
