@@ -69,6 +69,8 @@ impl Repository {
             Some((adoption, _)) if other == OtherIdentity::Adopt => adoption + 1,
             Some((_, known)) => return Err(other_identity(target, known, identity)),
         };
+        // Where the repository has just left its place, every target looks like a new one.
+        self.confirm().await?;
         let key = keys::target_key(target, adoption);
         let stored = StoredIdentity {
             format: FORMAT,

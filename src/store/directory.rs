@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
 
-use crate::store::durable::{Temporary, make_directories, parent, sync_directory};
+use crate::store::durable::{Temporary, make_directories, make_directories_below, parent, sync_directory};
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
 use crate::store::{Freed, Listed, Store};
@@ -142,12 +142,18 @@ fn put(root: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
+    // Only an object at the top begins a store. What belongs into a folder of one must not begin another where the
+    // store was, and now is not: a disk that was unmounted.
+    if parent(path) == root {
+        make_directories(root)?;
+    }
     let folder = root.join(TEMPORARY_FOLDER);
     remove_leftovers(&folder);
     let mut attempt = 1;
     loop {
-        make_directories(parent(path))?;
-        match Temporary::write(&folder, bytes)?.publish_new(path) {
+        make_directories_below(root, parent(path))?;
+        make_directories_below(root, &folder)?;
+        match Temporary::write_in(&folder, bytes)?.publish_new(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && attempt < PUT_ATTEMPTS => attempt += 1,
             result => return result,
         }
@@ -285,6 +291,17 @@ mod tests {
         store.put_new(&key("a"), Bytes::from("x")).await.unwrap();
         assert!(temporary.join("young").exists());
         assert!(!temporary.join("old").exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_gone_is_not_made_anew_by_what_belongs_into_it() {
+        let outer = tempfile::tempdir().unwrap();
+        let store = Directory::new(outer.path().join("store"));
+        let put = async |name: &str| store.put_new(&key(name), Bytes::from("bytes")).await;
+        assert!(put("folder/object").await.unwrap_err().is_not_found());
+        assert!(!outer.path().join("store").exists());
+        put("description").await.unwrap();
+        put("folder/object").await.unwrap();
     }
 
     #[tokio::test]

@@ -20,6 +20,11 @@ impl Temporary {
     /// Writes the bytes to a new file in the folder, which is made when missing.
     pub(crate) fn write(folder: &Path, bytes: &[u8]) -> io::Result<Self> {
         make_directories(folder)?;
+        Self::write_in(folder, bytes)
+    }
+
+    /// The same in a folder that must be there.
+    pub(crate) fn write_in(folder: &Path, bytes: &[u8]) -> io::Result<Self> {
         let path = folder.join(format!("{}-{}", std::process::id(), random_hexadecimal::<8>()?));
         let file = OpenOptions::new()
             .write(true)
@@ -77,12 +82,25 @@ pub(crate) fn make_directories(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     make_directories(parent(path))?;
+    make_directory(path)
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync_directory(parent(path)),
         // Another writer was quicker.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Makes the directories between this one, which must be there, and a path below it.
+pub(crate) fn make_directories_below(root: &Path, path: &Path) -> io::Result<()> {
+    if path == root || path.is_dir() {
+        return Ok(());
+    }
+    make_directories_below(root, parent(path))?;
+    make_directory(path)
 }
 
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {

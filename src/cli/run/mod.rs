@@ -151,8 +151,12 @@ impl Daemon {
     async fn first_look(&self) {
         let setup = self.setup();
         let look = look::look_everywhere(&self.yard.watcher, &setup, Chains::Whole);
-        if tokio::time::timeout(FIRST_LOOK, look).await.is_err() {
-            self.yard.watcher.note_fault("it has not answered yet".to_owned());
+        tokio::select! {
+            () = look => {}
+            () = setup.signals.cancel.cancelled() => {}
+            () = tokio::time::sleep(FIRST_LOOK) => {
+                self.yard.watcher.note_fault("it has not answered yet".to_owned());
+            }
         }
     }
 
