@@ -1,5 +1,5 @@
 # Everything a developer runs. Tests and demo share one profile (dev), so that little is compiled twice.
-.PHONY: help build test test-ceph demo check bench bench-s3 test-user
+.PHONY: help build test test-ceph test-systemd soak demo check bench bench-s3 test-user
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -8,15 +8,24 @@ help: ## Say what there is
 build: ## Build the program: target/debug/ernstfall
 	cargo build --locked
 
-test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, openssl, zstd, age, Prometheus), run all tests
+test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, Prometheus, age and the like), run all tests
 	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd age
-	scripts/install-debian.sh plperl plpython3 pg_cron locales prometheus promtool prometheus-alertmanager
+	scripts/install-debian.sh plperl plpython3 pg_cron locales prometheus promtool prometheus-alertmanager systemd-analyze
 	scripts/test.sh
 
 test-ceph: test-user ## Install a Ceph object gateway and run on it what is said of S3: the contract of stores, and the whole program
 	scripts/install-debian.sh cc postgres psql radosgw ceph-mon ceph-mgr ceph-osd ceph python3
 	cargo test --locked --no-run --test it
 	scripts/with-ceph.sh cargo test --locked --test it -- --ignored --nocapture --test-threads=1 real_bucket
+
+test-systemd: ## Boot a real systemd in a container, as root, and try the unit in it: sandbox, reload, stop, kill, watchdog
+	scripts/install-debian.sh cc debootstrap systemd-nspawn jq
+	cargo build --locked
+	scripts/test-systemd.sh target/debug/ernstfall
+
+soak: test-user ## Schedules in seconds for an hour, with faults at random: growth, gaps, leftovers (SOAK_SECONDS, SOAK_SEED)
+	scripts/install-debian.sh cc postgres psql
+	cargo test --locked --test it -- --ignored --exact --nocapture soak::soak
 
 demo: ## Install what the demo needs (PostgreSQL), build, show everything on a throw-away database
 	scripts/install-debian.sh cc postgres psql

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
 # usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd age plperl plpython3 pg_cron locales radosgw
-#        ceph-mon ceph-mgr ceph-osd ceph python3 prometheus promtool prometheus-alertmanager
+#        ceph-mon ceph-mgr ceph-osd ceph python3 debootstrap systemd-nspawn jq prometheus promtool prometheus-alertmanager
+#        systemd-analyze
 set -euo pipefail
 
 # The newest major of the server's programs: the installed one, or else the one that Debian would install.
@@ -40,6 +41,9 @@ package_of() {
         pg_cron) echo "postgresql-$(major)-cron" ;;
         locales) echo locales-all ;;
         radosgw | ceph-mon | ceph-mgr | ceph-osd | python3) echo "$1" ;;
+        debootstrap | jq) echo "$1" ;;
+        systemd-analyze) echo systemd ;;
+        systemd-nspawn) echo systemd-container ;;
         ceph) echo ceph-common ;;
         prometheus | promtool) echo prometheus ;;
         prometheus-alertmanager) echo "$1" ;;

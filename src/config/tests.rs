@@ -1,5 +1,6 @@
 //! Whole configurations: what is read, what is refused, and how faults are shown.
 
+mod examples;
 mod written;
 
 use super::*;

@@ -81,8 +81,10 @@ pub async fn restore_test(
         &mut scratch,
     );
     let result = tokio::select! {
-        result = work => result,
+        // First: a scratch that is being started sees the signal as well, and its error would not tell that somebody ended it.
+        biased;
         halt = context.halted() => Err(halt.into()),
+        result = work => result,
     };
     let result = match &scratch {
         Some(scratch) => result.map_err(|error| scratch.explain(error)),

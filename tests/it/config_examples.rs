@@ -1,0 +1,192 @@
+//! The configurations that are shipped, in the programs that read them.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::shop::wait_for;
+use crate::support::account::Account;
+use crate::support::directory::TestDir;
+use crate::support::ernstfall::Ernstfall;
+use crate::support::monitoring::{find, free_address};
+use crate::support::process::{die_with_us, kill_group, run_or_panic};
+use crate::support::skip::require;
+
+/// A key pair's public part, in place of the one that everybody fills in.
+const SOMEBODYS_KEY: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+fn shipped(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    fs::read_to_string(file).unwrap()
+}
+
+/// The monitoring's configurations in one directory, with the rules that the program prints.
+fn monitoring() -> TestDir {
+    let directory = TestDir::new("monitoring");
+    for name in ["prometheus.yml", "dead-man-rules.yml", "alertmanager.yml"] {
+        directory.write(name, shipped(name));
+    }
+    let rules = Ernstfall::new(&directory).run(["rules"]).expect_code(0).stdout;
+    directory.write("ernstfall-rules.yml", rules);
+    directory
+}
+
+/// A server that ends with the test.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(program: &str, directory: &TestDir, arguments: &[&str]) -> Self {
+        let address = free_address();
+        let log = fs::File::create(directory.join("log")).unwrap();
+        let mut command = Command::new(find(program).unwrap());
+        command
+            .args(arguments)
+            .arg(format!("--web.listen-address={address}"))
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        die_with_us(Account::unprivileged().run_as(&mut command), Signal::SIGKILL);
+        let process = command.spawn().unwrap();
+        Self { process, address }
+    }
+
+    /// Its answer to a request, once it gives one.
+    fn is_ready(&self) -> bool {
+        use std::io::{Read, Write};
+        let Ok(mut stream) = TcpStream::connect(self.address) else {
+            return false;
+        };
+        let request = "GET /-/ready HTTP/1.0\r\n\r\n";
+        let mut answer = String::new();
+        stream.write_all(request.as_bytes()).is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+            && answer.lines().next().is_some_and(|line| line.contains(" 200 "))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        kill_group(&mut self.process);
+    }
+}
+
+fn tool(program: &str, directory: &TestDir, arguments: &[&str]) -> String {
+    let program: PathBuf = find(program).unwrap();
+    run_or_panic(
+        Command::new(program)
+            .args(arguments)
+            .current_dir(directory.path()),
+    )
+}
+
+#[test]
+fn prometheus_takes_its_configuration_with_the_rules_and_starts() {
+    require!(
+        find("prometheus").is_some() && find("promtool").is_some(),
+        "prometheus is not installed"
+    );
+    let directory = monitoring();
+    tool("promtool", &directory, &["check", "config", "prometheus.yml"]);
+    let arguments = ["--config.file=prometheus.yml", "--storage.tsdb.path=data"];
+    let server = Server::start("prometheus", &directory, &arguments);
+    wait_for("Prometheus is ready", || server.is_ready());
+}
+
+#[test]
+fn alertmanager_takes_its_configuration_and_starts() {
+    require!(
+        find("prometheus-alertmanager").is_some() && find("amtool").is_some(),
+        "prometheus-alertmanager is not installed"
+    );
+    let directory = monitoring();
+    tool("amtool", &directory, &["check-config", "alertmanager.yml"]);
+    let arguments = [
+        "--config.file=alertmanager.yml",
+        "--storage.path=data",
+        "--cluster.listen-address=",
+    ];
+    let server = Server::start("prometheus-alertmanager", &directory, &arguments);
+    wait_for("Alertmanager is ready", || server.is_ready());
+}
+
+#[test]
+fn alerts_reach_whom_they_concern() {
+    require!(
+        find("amtool").is_some(),
+        "prometheus-alertmanager is not installed"
+    );
+    let directory = monitoring();
+    for (labels, receivers) in [
+        ("alertname=DeadManSwitch severity=none", "dead-man"),
+        ("severity=critical", "on-call"),
+        (
+            "severity=critical environment=production owner=commerce",
+            "on-call,commerce-mail",
+        ),
+        (
+            "severity=warning environment=production owner=commerce",
+            "commerce-mail",
+        ),
+        ("severity=critical environment=production owner=nobody", "on-call"),
+        (
+            "severity=warning environment=production owner=nobody",
+            "platform-mail",
+        ),
+        (
+            "severity=critical environment=staging owner=commerce",
+            "platform-mail",
+        ),
+    ] {
+        let mut arguments = vec!["config", "routes", "test", "--config.file=alertmanager.yml"];
+        arguments.extend(labels.split(' '));
+        assert_eq!(
+            tool("amtool", &directory, &arguments).trim(),
+            receivers,
+            "{labels}"
+        );
+    }
+}
+
+#[test]
+fn check_finds_no_fault_in_the_files_of_the_environments() {
+    for name in ["local.toml", "staging.toml", "production.toml", "ernstfall.toml"] {
+        let directory = TestDir::new("environment");
+        // Below the test's directory instead of the machine's, and a bucket that refuses at once.
+        let state = format!(
+            "state_dir = {:?}\n",
+            directory.join("state").display().to_string()
+        );
+        let text: String = shipped(name)
+            .replace("age1-YOUR-PUBLIC-KEY", SOMEBODYS_KEY)
+            .replace("region = ", "endpoint = \"http://127.0.0.1:1\"\nregion = ")
+            .lines()
+            .filter(|line| !line.starts_with("state_dir"))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let output = Ernstfall::new(&directory)
+            .configuration(&(state + &text))
+            .environment("PGHOST", "127.0.0.1")
+            .environment("PGPORT", "1")
+            .run(["check"])
+            .expect_code(1);
+        let configuration: Vec<&str> = output
+            .stdout
+            .lines()
+            .skip(1)
+            .take_while(|line| line.starts_with(' '))
+            .collect();
+        assert!(
+            configuration[0].contains("is without faults"),
+            "{name}: {}",
+            output.stdout
+        );
+    }
+}
