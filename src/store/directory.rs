@@ -255,10 +255,10 @@ mod tests {
     async fn files_and_folders_are_for_the_owner_only() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("new/repository");
-        Directory::new(&root)
-            .put_new(&key("a/b"), Bytes::from("x"))
-            .await
-            .unwrap();
+        let store = Directory::new(&root);
+        for name in ["description", "a/b"] {
+            store.put_new(&key(name), Bytes::from("x")).await.unwrap();
+        }
         let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(root.join("a/b")), 0o600);
         assert_eq!(
