@@ -52,15 +52,16 @@ impl Task for Options {
     }
 
     async fn run(&self, context: &Context, target: Target) -> Result<BackupRecord, JournalError> {
-        let record = backup::backup(context, &target, *self).await?;
-        if let Some(reason) = &record.reason {
-            print::talk(&format!("{}: {reason}", record.target));
-        }
-        Ok(record)
+        backup::backup(context, &target, *self).await
     }
 
     fn not_begun(run: NotBegun, journal: &Journal) -> Result<BackupRecord, JournalError> {
         run.backup(journal)
+    }
+
+    fn talk(record: &BackupRecord) -> Option<String> {
+        let reason = record.reason.as_ref()?;
+        Some(format!("{}: {reason}", record.target))
     }
 
     fn exit(record: &BackupRecord) -> Exit {

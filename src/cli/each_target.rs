@@ -11,7 +11,7 @@ use crate::config;
 use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::Trigger;
 use crate::model::target_name::TargetName;
-use crate::ops::context::{Context, Progress};
+use crate::ops::context::{Context, Halt, Progress};
 use crate::ops::not_begun::NotBegun;
 use crate::repository::Repository;
 
@@ -50,6 +50,11 @@ pub(super) trait Task: Clone + Send + Sync + 'static {
     /// Records a run that could not even begin.
     fn not_begun(run: NotBegun, journal: &Journal) -> Result<Self::Record, JournalError>;
 
+    /// What somebody who watches should read at once.
+    fn talk(_record: &Self::Record) -> Option<String> {
+        None
+    }
+
     fn exit(record: &Self::Record) -> Exit;
 
     fn show(record: &Self::Record);
@@ -86,6 +91,7 @@ pub(super) async fn each_target<T: Task>(
             print::error(failure);
         } else {
             settle = false;
+            T::talk(&record).iter().for_each(|said| print::talk(said));
         }
         exit = exit.gravest(failure.map_or_else(|| T::exit(&record), |failure| failure.exit));
         records.push(record);
@@ -110,18 +116,41 @@ pub(super) async fn run_once<T: Task>(
     task: &T,
     around: Around,
 ) -> Result<(T::Record, Option<Failure>), JournalError> {
-    match begin::<T>(setup, configured, around).await {
+    let deadline = around.deadline;
+    let begun = tokio::select! {
+        begun = begin::<T>(setup, configured, around) => begun,
+        () = setup.signals.cancel.cancelled() => Err(Failure::operation(Halt::Signal)),
+        halt = past(deadline) => Err(Failure::operation(halt)),
+    };
+    match begun {
         Ok((context, subject)) => {
             let record = task.run(&context, subject).await?;
-            setup.deliver(&context).await;
+            // Whoever is to stop delivers it with the next start.
+            tokio::select! {
+                () = setup.deliver(&context) => {}
+                () = setup.signals.cancel.cancelled() => {}
+            }
             Ok((record, None))
         }
         Err(failure) => {
             let reason = crate::ops::chain(failure.error.as_ref());
             let journal = Journal::open(&setup.config.state_dir)?;
-            let record = T::not_begun(facts(configured, task.trigger(), reason), &journal)?;
+            let mut facts = facts(configured, task.trigger(), reason);
+            facts.cancelled = setup.signals.cancel.is_cancelled();
+            let record = T::not_begun(facts, &journal)?;
             Ok((record, Some(failure)))
         }
+    }
+}
+
+/// A repository that hangs must not hold a run for ever that has not even begun.
+async fn past(deadline: Option<Duration>) -> Halt {
+    match deadline {
+        Some(deadline) => {
+            tokio::time::sleep(deadline).await;
+            Halt::Deadline(deadline)
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -150,5 +179,6 @@ fn facts(target: &config::Target, trigger: Trigger, reason: String) -> NotBegun 
         trigger,
         at: Utc::now(),
         reason,
+        cancelled: false,
     }
 }

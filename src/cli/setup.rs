@@ -247,21 +247,29 @@ impl Setup {
 
     /// Removes and records what killed runs left behind.
     pub(super) async fn settle(&self, context: &Context) -> Result<(), Failure> {
-        let mut directories: Vec<PathBuf> = self
-            .config
-            .targets
-            .iter()
-            .map(|target| target.scratch.directory.clone())
-            .collect();
-        directories.sort();
-        directories.dedup();
-        for line in settle::settle(context, &directories)
-            .await
-            .map_err(Failure::operation)?
-        {
+        let settled = settle::settle(context, &self.scratch_directories()).await;
+        for line in settled.map_err(Failure::operation)? {
             context.progress.note(&line);
         }
         Ok(())
+    }
+
+    /// The same as far as it goes without a repository.
+    pub(super) fn settle_here(&self, journal: &Journal) -> Result<Vec<String>, Failure> {
+        let here = settle::Here {
+            journal,
+            state_dir: &self.config.state_dir,
+            now: Utc::now(),
+        };
+        settle::settle_here(&here, &self.scratch_directories()).map_err(Failure::operation)
+    }
+
+    fn scratch_directories(&self) -> Vec<PathBuf> {
+        let targets = self.config.targets.iter();
+        let mut directories: Vec<PathBuf> = targets.map(|target| target.scratch.directory.clone()).collect();
+        directories.sort();
+        directories.dedup();
+        directories
     }
 
     /// Records that were kept here while the repository was out of reach go there now.
@@ -289,6 +297,10 @@ impl Setup {
     fn neighbours(&self, connection: &ConnectionSettings) -> Vec<String> {
         let all = self.connections.get_or_init(|| {
             let connection = |target: &config::Target| {
+                // A command may take its time, or hang, and it is another target's.
+                if matches!(target.url, SecretSource::Command(_)) {
+                    return None;
+                }
                 let dsn = target.url.resolve(&self.environment).ok()?;
                 ConnectionSettings::resolve(dsn.expose(), &conninfo::Environment::of_process()).ok()
             };

@@ -79,7 +79,7 @@ impl SecretSource {
                 let directory = directory.ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
                 read_file(PathBuf::from(directory).join(name))
             }
-            Self::Command(words) => run_command(words, environment, COMMAND_TIMEOUT),
+            Self::Command(words) => out_of_the_way(|| run_command(words, environment, COMMAND_TIMEOUT)),
         }
     }
 }
@@ -94,6 +94,17 @@ impl fmt::Debug for SecretSource {
             // Arguments may hold a token.
             Self::Command(words) => write!(formatter, "command {}", words.first().map_or("", String::as_str)),
         }
+    }
+}
+
+/// Waits where the other tasks of this process do not wait as well.
+fn out_of_the_way<T>(work: impl FnOnce() -> T) -> T {
+    let shares_its_thread = tokio::runtime::Handle::try_current()
+        .is_ok_and(|runtime| runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::MultiThread);
+    if shares_its_thread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 

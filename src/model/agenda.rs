@@ -75,7 +75,7 @@ pub struct NewestBackup {
     pub finished_at: DateTime<Utc>,
     /// A restore test of it has said something.
     pub tested: bool,
-    /// Backups before it that no restore test has said anything of, since the last one that was tested.
+    /// Backups before it, since the last restore test began, that no restore test has said anything of.
     pub passed_over: u64,
 }
 
@@ -130,6 +130,8 @@ pub fn after_backup(newest: Option<NewestBackup>, runs: &[PastRun], now: DateTim
         Some(at) => Due {
             at,
             why: Why::Retry,
+            // They were counted when it was tried first.
+            skipped: 0,
             ..due
         },
         None => due,
@@ -207,7 +209,10 @@ fn interval_slot(interval: Duration, last: &PastRun, now: DateTime<Utc>) -> Slot
 
 /// When the run after one that could not do its work is tried.
 fn retry_at(runs: &[&PastRun]) -> Option<DateTime<Utc>> {
-    let counted = || runs.iter().rev().filter(|run| run.end != End::Cancelled);
+    // By their ends: what could not run because another run was under way is made good by that one's success.
+    let mut by_end: Vec<&PastRun> = runs.to_vec();
+    by_end.sort_by_key(|run| run.ended_at);
+    let counted = || by_end.iter().rev().filter(|run| run.end != End::Cancelled);
     let in_vain = counted().take_while(|run| run.end == End::CouldNotRun).count();
     let last = counted().next().filter(|_| in_vain > 0)?;
     let doublings = u32::try_from(in_vain - 1).unwrap_or(u32::MAX).min(30);

@@ -26,6 +26,8 @@ pub struct Gathered {
     pub repository_seen_at: Option<DateTime<Utc>>,
     /// Why it could not be seen the last time; `None` where it was.
     pub repository_fault: Option<String>,
+    /// Why runs on this machine are not recorded, or their records not seen.
+    pub journal_fault: Option<String>,
     /// Of this machine, and of others as the repository was last seen; without what says nothing any more.
     pub history: Arc<History>,
     /// What the records counted that `history` holds no longer.

@@ -32,6 +32,8 @@ pub struct View {
     pub repository_seen_at: Option<DateTime<Utc>>,
     /// Why it could not be seen the last time.
     pub repository_fault: Option<String>,
+    /// Why runs on this machine are not recorded, or their records not seen.
+    pub journal_fault: Option<String>,
     /// Why the configuration that was last asked for is not in force.
     pub configuration_fault: Option<String>,
     /// Records that are missing, changed or unreadable.
@@ -117,6 +119,7 @@ impl View {
             started_at: gathered.started_at,
             repository_seen_at: gathered.repository_seen_at,
             repository_fault: gathered.repository_fault.clone(),
+            journal_fault: gathered.journal_fault.clone(),
             configuration_fault: gathered.configuration_fault.clone(),
             record_problems: gathered.history.problems.clone(),
             targets: targets.collect(),

@@ -85,13 +85,12 @@ pub enum HeartError {
         what: &'static str,
     },
     #[error(
-        "write the heartbeat of {target} ({on}): the installation of {host} keeps it, and wrote it at {written_at}; two installations must not have a target of one name in one database: rename one, or switch one's heartbeat off (where this one replaces the other, it takes over once that is silent)"
+        "write the heartbeat of {target} ({on}): the installation of {host} keeps it; two installations must not have a target of one name in one database: rename one, or switch one's heartbeat off (where this one replaces the other, it takes over once that is silent)"
     )]
     AnotherWriter {
         target: TargetName,
         on: String,
         host: String,
-        written_at: DateTime<Utc>,
     },
     #[error(
         "write the heartbeat of {target} ({on}): no answer within {limit:?}; look at the server's load and log, and at the network"
@@ -251,7 +250,6 @@ impl Heart {
                 target: self.target.clone(),
                 on: session.description().to_owned(),
                 host: other.host,
-                written_at: other.written_at,
             }),
         }
     }

@@ -21,6 +21,8 @@ pub struct NotBegun {
     pub trigger: Trigger,
     pub at: DateTime<Utc>,
     pub reason: String,
+    /// Somebody ended it before it could.
+    pub cancelled: bool,
 }
 
 impl NotBegun {
@@ -33,7 +35,11 @@ impl NotBegun {
             environment: self.environment,
             owner: self.owner,
             trigger: self.trigger,
-            outcome: Outcome::Failed,
+            outcome: if self.cancelled {
+                Outcome::Cancelled
+            } else {
+                Outcome::Failed
+            },
             reason: Some(self.reason),
             backup: None,
             started_at: self.at,
@@ -63,7 +69,7 @@ impl NotBegun {
             trigger: self.trigger,
             verdict: Verdict::CouldNotRun,
             reason: Some(self.reason),
-            cancelled: false,
+            cancelled: self.cancelled,
             started_at: self.at,
             finished_at: self.at,
             recovery_point: None,

@@ -15,7 +15,7 @@ use crate::support::ernstfall::{Ernstfall, Running};
 fn scheduled(shop: &Shop, backup: &str, restore_test: Option<&str>) -> Ernstfall {
     let daemon = shop
         .ernstfall()
-        .tables("[limits]\njitter = \"0s\"\n")
+        .key("limits.jitter", "\"0s\"")
         .deadline(Duration::from_secs(300))
         .target_key("backup", &format!("{backup:?}"));
     match restore_test {
@@ -484,4 +484,90 @@ fn a_heartbeat_is_written_found_in_backups_and_goes_on_after_the_source_was_away
         .database
         .query_one_text("select count(*)::text from ernstfall.heartbeat");
     assert_eq!(rows, "1");
+}
+
+/// Somebody who accepts connections, and never says a word.
+fn hole() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    (listener, endpoint)
+}
+
+#[test]
+fn a_repository_that_hangs_delays_no_stop() {
+    let shop = Shop::open();
+    let (_listener, endpoint) = hole();
+    let repository = format!(
+        "url = \"s3://bucket/prefix\"\nendpoint = {endpoint:?}\npath_style = true\naccess_key_id = \"a\"\nsecret_access_key = \"b\""
+    );
+    let daemon = scheduled(&shop, "every 1h", None).repository(&repository);
+    let mut running = start(&daemon);
+    running.wait_for_stderr("backup of shop: begins", LIMIT);
+    stop(running);
+    let record = records(&shop, "backup").pop().unwrap();
+    assert_eq!(record["outcome"], "cancelled", "{record}");
+}
+
+#[test]
+fn a_secret_that_hangs_holds_up_nobody_else() {
+    let shop = Shop::open();
+    let mut daemon = scheduled(&shop, "every 1s", None);
+    for name in ["first", "second", "third"] {
+        daemon = daemon
+            .target(name, "host=unused")
+            .target_key("url", "{ command = [\"sleep\", \"20\"] }")
+            .target_without("restore_test");
+    }
+    let (running, address) = start_with_pages(daemon.key("limits.max_backups", "4"));
+    wait_for("backups of the other target", || succeeded(&shop) >= 3);
+    assert!(get(&address, "/healthz").contains("ok"));
+    assert_eq!(
+        count(&shop, "backup", "outcome", "failed"),
+        0,
+        "the others still wait"
+    );
+    running.terminate();
+    running.terminate();
+    running.wait().expect_code(143);
+}
+
+#[test]
+fn what_cannot_be_recorded_is_told_and_not_taken_for_done() {
+    let shop = Shop::open();
+    let (running, address) = start_with_pages(scheduled(&shop, "every 1s", None));
+    wait_for("a backup", || succeeded(&shop) >= 1);
+    assert_eq!(sample(&address, "ernstfall_journal_up"), Some(1.0));
+    let runs = shop.directory.join("state/runs");
+    let modes =
+        |mode| fs::set_permissions(&runs, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    modes(0o500);
+    wait_for("the journal to be called out of order", || {
+        sample(&address, "ernstfall_journal_up") == Some(0.0)
+    });
+    modes(0o700);
+    wait_for("it to be in order again", || {
+        sample(&address, "ernstfall_journal_up") == Some(1.0)
+    });
+    stop(running);
+}
+
+#[test]
+fn what_a_killed_restore_test_left_goes_also_while_the_repository_is_away() {
+    let shop = Shop::open();
+    shop.backup();
+    let test = shop.ernstfall().pause_at("restore-data");
+    let mut test = test.spawn(["restore-test", "shop"]);
+    test.wait_until_paused("restore-data");
+    test.kill9();
+    test.wait().expect_code(137);
+    assert_eq!(shop.scratches().len(), 1);
+    fs::rename(
+        shop.directory.join("repository"),
+        shop.directory.join("unmounted"),
+    )
+    .unwrap();
+    let running = start(&scheduled(&shop, "every 1h", None));
+    wait_for("the record of it", || records(&shop, "interrupted").len() == 1);
+    assert!(shop.scratches().is_empty());
+    stop(running);
 }

@@ -262,6 +262,12 @@ const CASES: &[Case] = &[
         is_quiet: &[("repository_up", "0+0x5 1+0x600")],
     },
     Case {
+        alert: "ErnstfallJournalFailed",
+        at: "1h",
+        fires: &[("journal_up", always!("0"))],
+        is_quiet: &[("journal_up", "0+0x5 1+0x600")],
+    },
+    Case {
         alert: "ErnstfallAlertDeliveryFailed",
         at: "1h",
         fires: &[(
@@ -325,8 +331,9 @@ const CASES: &[Case] = &[
 ];
 
 /// Metrics of the daemon itself and not of a target.
-const OF_THE_DAEMON: [&str; 4] = [
+const OF_THE_DAEMON: [&str; 5] = [
     "build_info",
+    "journal_up",
     "repository_up",
     "configuration_reload_success",
     "record_problems",

@@ -79,7 +79,7 @@ impl Yard {
             before.stop.cancel();
         }
         let skipped = before.map(Fleet::skipped).unwrap_or_default();
-        let stop = CancellationToken::new();
+        let stop = setup.signals.cancel.child_token();
         let mut members = Vec::new();
         for (place, target) in config.targets.iter().enumerate() {
             let part = place as f64 / config.targets.len() as f64;

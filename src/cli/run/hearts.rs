@@ -30,7 +30,7 @@ pub(super) struct Hearts {
 impl Hearts {
     /// Starts a loop for each target that has a heartbeat.
     pub(super) fn start(setup: &Arc<Setup>, pulses: &Pulses, loops: &TaskTracker) -> Self {
-        let stop = CancellationToken::new();
+        let stop = setup.signals.cancel.child_token();
         let mut states = Vec::new();
         for target in &setup.config.targets {
             let Some(heartbeat) = &target.heartbeat else {

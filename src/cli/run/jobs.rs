@@ -25,7 +25,7 @@ use crate::ops::restore_test::{Afterwards, Options as TestOptions};
 use crate::repository::OtherIdentity;
 
 use super::known::Watcher;
-use super::look::settle;
+use super::look::{look_here, settle};
 
 /// What all jobs of one target share.
 pub(super) struct Common {
@@ -93,6 +93,9 @@ impl<W: Work> Job for Scheduled<W> {
         };
         tracing::info!("{}: begins", common.name);
         let end = self.work.work(common, trigger, deadline).await;
+        common
+            .watcher
+            .note_unwritten(end.as_ref().err().map(|error| ops::chain(error)));
         let end = end.unwrap_or_else(|error| {
             tracing::error!(
                 "{}: its record could not be kept: {}",
@@ -129,7 +132,7 @@ impl Common {
         match &self.schedule {
             // Nothing to restore or to remove: that there is no backup, the backups' own runs tell.
             _ if self.task != Task::Backup && self.watcher.known().has_no_backup(&self.target.name) => None,
-            Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(), &runs, now),
+            Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(&runs), &runs, now),
             clock => agenda::by_the_clock(clock, &runs, self.since, now),
         }
     }
@@ -145,36 +148,36 @@ impl Common {
         runs
     }
 
-    fn newest_backup(&self) -> Option<NewestBackup> {
+    fn newest_backup(&self, tests: &[PastRun]) -> Option<NewestBackup> {
         let known = self.watcher.known();
         let manifests = &known.manifests.get(&self.target.name)?.readable;
         let verdicts = Verdicts::of(&self.target.name, &known.history.entries);
         let tested = |id| verdicts.last_test_at(id).is_some() || verdicts.is_bad(id);
         let newest = manifests.last()?;
-        let untested = manifests.iter().rev().skip(1);
-        let untested = untested.take_while(|manifest| !tested(&manifest.id));
-        let after_a_test = manifests.iter().any(|manifest| tested(&manifest.id));
+        // Backups from before restore tests were asked for were never missed.
+        let last_test = tests.iter().rfind(|test| test.end != End::Cancelled);
+        let passed_over = manifests.iter().rev().skip(1).filter(|manifest| {
+            last_test.is_some_and(|test| manifest.finished_at > test.started_at) && !tested(&manifest.id)
+        });
         Some(NewestBackup {
             finished_at: newest.finished_at,
             tested: tested(&newest.id),
-            // Backups from before restore tests were asked for were never missed.
-            passed_over: if after_a_test { untested.count() as u64 } else { 0 },
+            passed_over: passed_over.count() as u64,
         })
     }
 
     /// Looks at what has come of a run, so that nothing is decided by what was before.
     async fn see_the_end(&self, run: PastRun) {
-        match self
-            .setup
-            .journal()
-            .map(|journal| self.watcher.look_here(&journal))
-        {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::error!("read the journal: {}", ops::chain(&error)),
-            Err(failure) => tracing::error!("read the journal: {}", ops::chain(failure.error.as_ref())),
-        }
-        if let Ok(repository) = self.setup.repository().await {
-            self.watcher.look_at(&repository, &self.target.name).await;
+        look_here(&self.watcher, &self.setup);
+        let looking = async {
+            if let Ok(repository) = self.setup.repository().await {
+                self.watcher.look_at(&repository, &self.target.name).await;
+            }
+        };
+        // Whoever is to stop need not see any more.
+        tokio::select! {
+            () = looking => {}
+            () = self.setup.signals.cancel.cancelled() => {}
         }
         let runs = self.watcher.runs(&self.target.name, self.task);
         let recorded = runs.iter().any(|one| one.started_at >= run.started_at);
@@ -296,6 +299,7 @@ impl Work for Prune {
         let record = ops::prune::prune(&context, &prune::settings(&common.target), trigger).await?;
         setup.deliver(&context).await;
         let Some(record) = record else {
+            common.log(None, "nothing to remove", true, None);
             return Ok(End::Done);
         };
         let (said, end) = match record.outcome {

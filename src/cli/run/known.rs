@@ -29,6 +29,10 @@ pub(super) struct Known {
     pub(super) running: Vec<RunStart>,
     pub(super) repository_seen_at: Option<DateTime<Utc>>,
     pub(super) repository_fault: Option<String>,
+    /// Why the journal on this machine could not be read the last time.
+    unread: Option<String>,
+    /// Why the last run left no record.
+    unwritten: Option<String>,
     pub(super) forgotten: Arc<Forgotten>,
     pub(super) counted: Arc<BTreeMap<TargetName, Counted>>,
     /// Whole chains were read while the repository's backups were known.
@@ -193,6 +197,24 @@ impl Watcher {
         known.repository_fault = Some(fault);
     }
 
+    /// Whether the journal could be read.
+    pub(super) fn note_unread(&self, fault: Option<String>) {
+        let mut known = self.lock();
+        match (&known.unread, &fault) {
+            (before, Some(fault)) if before.as_ref() != Some(fault) => {
+                tracing::error!("read the journal: {fault}");
+            }
+            (Some(_), None) => tracing::info!("the journal can be read again"),
+            _ => {}
+        }
+        known.unread = fault;
+    }
+
+    /// Whether a run could be recorded.
+    pub(super) fn note_unwritten(&self, fault: Option<String>) {
+        self.lock().unwritten = fault;
+    }
+
     /// Forgets targets that are configured no longer.
     pub(super) fn keep_only(&self, setup: &Setup) {
         let configured = |name: &TargetName| setup.config.target(name.as_str()).is_some();
@@ -234,6 +256,11 @@ pub(super) async fn open(setup: &Setup) -> Result<Option<Repository>, Failure> {
 }
 
 impl Known {
+    /// Why runs are not recorded, or not seen.
+    pub(super) fn journal_fault(&self) -> Option<String> {
+        self.unwritten.clone().or_else(|| self.unread.clone())
+    }
+
     /// The repository was seen, and holds no backup of this target. Where it was not seen, nobody knows.
     pub(super) fn has_no_backup(&self, target: &TargetName) -> bool {
         let manifests = self.manifests.get(target);

@@ -1,5 +1,6 @@
 //! The looks at journal and repository that go on beside all jobs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::exit::Failure;
 use crate::cli::progress;
 use crate::cli::setup::Setup;
+use crate::model::target_name::TargetName;
 use crate::ops;
 use crate::ops::context::Context;
 use crate::repository::Repository;
@@ -28,17 +30,22 @@ const CHAINS_EVERY: Duration = Duration::from_secs(3600);
 /// Looks until it is stopped.
 pub(super) async fn keep_looking(
     watcher: Arc<Watcher>,
-    setup: watch::Receiver<Arc<Setup>>,
+    mut setup: watch::Receiver<Arc<Setup>>,
     pulse: crate::daemon::Pulse,
     stop: CancellationToken,
 ) {
     let mut everywhere_at = Instant::now() + REPOSITORY_EVERY;
     let mut chains_at = Instant::now() + CHAINS_EVERY;
     let mut looking: Option<tokio::task::JoinHandle<()>> = None;
+    let mut changed: BTreeSet<TargetName> = BTreeSet::new();
     while !stop.is_cancelled() {
         pulse.beat();
-        let now_in_force = setup.borrow().clone();
-        look_here(&watcher, &now_in_force).await;
+        if setup.has_changed().unwrap_or(false) {
+            // Of targets that are new, nothing is known.
+            (everywhere_at, chains_at) = (Instant::now(), Instant::now());
+        }
+        let in_force = setup.borrow_and_update().clone();
+        changed.extend(look_here(&watcher, &in_force));
         // A repository out of reach takes its time to say so, and the journal must not wait for that.
         let looked = looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
         if looked && Instant::now() >= everywhere_at {
@@ -49,9 +56,15 @@ pub(super) async fn keep_looking(
             } else {
                 Chains::New
             };
+            changed.clear();
             let watcher = Arc::clone(&watcher);
             looking = Some(tokio::spawn(async move {
-                look_everywhere(&watcher, &now_in_force, chains).await;
+                look_everywhere(&watcher, &in_force, chains).await;
+            }));
+        } else if looked && !changed.is_empty() {
+            let (watcher, targets) = (Arc::clone(&watcher), std::mem::take(&mut changed));
+            looking = Some(tokio::spawn(async move {
+                look_at(&watcher, &in_force, &targets).await;
             }));
         }
         tokio::select! {
@@ -64,23 +77,22 @@ pub(super) async fn keep_looking(
     }
 }
 
-async fn look_here(watcher: &Watcher, setup: &Setup) {
+/// What was recorded on this machine; names the targets that it is about.
+pub(super) fn look_here(watcher: &Watcher, setup: &Setup) -> Vec<TargetName> {
     let looked = setup
         .journal()
         .and_then(|journal| watcher.look_here(&journal).map_err(Failure::operation));
-    match looked {
-        Err(failure) => tracing::error!("read the journal: {}", ops::chain(failure.error.as_ref())),
-        Ok(targets) if targets.is_empty() => {}
-        Ok(mut targets) => {
-            targets.sort();
-            targets.dedup();
-            let Ok(Some(repository)) = open(setup).await else {
-                return;
-            };
-            for target in targets {
-                watcher.look_at(&repository, &target).await;
-            }
-        }
+    let fault = looked.as_ref().err();
+    watcher.note_unread(fault.map(|failure| ops::chain(failure.error.as_ref())));
+    looked.unwrap_or_default()
+}
+
+async fn look_at(watcher: &Watcher, setup: &Setup, targets: &BTreeSet<TargetName>) {
+    let Ok(Some(repository)) = open(setup).await else {
+        return;
+    };
+    for target in targets {
+        watcher.look_at(&repository, target).await;
     }
 }
 
@@ -88,6 +100,9 @@ async fn look_here(watcher: &Watcher, setup: &Setup) {
 pub(super) async fn look_everywhere(watcher: &Watcher, setup: &Setup, chains: Chains) {
     let looked = async {
         let journal = setup.journal()?;
+        for line in setup.settle_here(&journal)? {
+            tracing::info!("{line}");
+        }
         let Some(repository) = open(setup).await? else {
             watcher.see_nothing(setup);
             return Ok(());
@@ -107,6 +122,9 @@ pub(super) async fn look_everywhere(watcher: &Watcher, setup: &Setup, chains: Ch
 
 /// Removes and records what a dropped run has left.
 pub(super) async fn settle(setup: &Setup) -> Result<(), Failure> {
+    for line in setup.settle_here(&setup.journal()?)? {
+        tracing::info!("{line}");
+    }
     let context = context(setup, setup.repository().await?)?;
     setup.settle(&context).await
 }

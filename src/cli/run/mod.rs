@@ -164,6 +164,9 @@ impl Daemon {
     async fn serve(&mut self, mut hangups: Signal) -> Exit {
         let setup = self.setup();
         let cancel = setup.signals.cancel.clone();
+        if let Some(exit) = setup.signals.exit() {
+            return exit;
+        }
         self.fleet = Some(self.yard.start(&setup, None));
         self.hearts = Some(Hearts::start(&setup, &self.yard.pulses, &self.yard.loops));
         let looks = tokio::spawn(look::keep_looking(
@@ -254,6 +257,7 @@ impl Daemon {
         let (known, setup) = (self.yard.watcher.known(), self.setup());
         self.gathered.send_replace(Arc::new(Gathered {
             started_at: self.yard.since,
+            journal_fault: known.journal_fault(),
             targets: setup.config.targets.iter().map(TargetFacts::from).collect(),
             manifests: known.manifests,
             repository_seen_at: known.repository_seen_at,
@@ -272,10 +276,7 @@ impl Daemon {
     fn in_words(&self) -> String {
         let targets = self.setup().config.targets.len();
         let states = self.fleet.as_ref().map(Fleet::states).unwrap_or_default();
-        let running = states
-            .iter()
-            .filter(|state| state.running_since.is_some())
-            .count();
+        let running = self.yard.watcher.known().running.len();
         let waiting = states
             .iter()
             .filter(|state| state.waiting_since.is_some())

@@ -69,6 +69,12 @@ fn what_could_not_run_is_tried_again_ever_less_often_and_never_later_than_the_ne
 }
 
 #[test]
+fn what_could_not_run_beside_a_run_that_succeeded_needs_no_retry() {
+    let runs = [run(0, 20, End::Done), run(10, 10, End::CouldNotRun)];
+    assert_eq!(due("every 6h", &runs, 0, 30), (at(370), Why::Schedule, 0));
+}
+
+#[test]
 fn a_run_that_somebody_ended_does_not_count() {
     let runs = [run(0, 5, End::Done), run(30, 31, End::Cancelled)];
     assert_eq!(due("every 30m", &runs, 32, 32), (at(30), Why::CatchUp, 0));
@@ -110,7 +116,7 @@ fn a_restore_test_follows_the_newest_backup_once_it_has_said_something() {
     );
     assert_eq!(
         due(Some(newest(false)), &[run(11, 12, End::CouldNotRun)]),
-        Some((at(13), Why::Retry, 2))
+        Some((at(13), Why::Retry, 0))
     );
     assert_eq!(
         due(Some(newest(false)), &[run(11, 12, End::Cancelled)]),

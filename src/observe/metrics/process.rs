@@ -24,6 +24,11 @@ pub(super) const METRICS: &[Metric<View>] = &[
         repository_up,
     ),
     Metric::gauge(
+        "journal_up",
+        "Whether runs on this machine are recorded, and their records seen.",
+        |view| flag(Some(view.journal_fault.is_none())),
+    ),
+    Metric::gauge(
         "configuration_reload_success",
         "Whether the configuration that was last asked for is in force.",
         |view| flag(Some(view.configuration_fault.is_none())),

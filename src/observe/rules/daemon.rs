@@ -38,6 +38,14 @@ pub(super) const RULES: &[Rule] = &[
         description: "No backup can be stored, and none can be restored from here. What is shown of backups is as of when they were last seen.",
     },
     Rule {
+        name: "ErnstfallJournalFailed",
+        severity: Critical,
+        held_for: "5m",
+        expression: || "ernstfall_journal_up == 0".to_owned(),
+        summary: "Ernstfall cannot record what it does",
+        description: "Runs leave no record, or their records cannot be read: whether backups succeed is not known here.",
+    },
+    Rule {
         name: "ErnstfallAlertDeliveryFailed",
         severity: Critical,
         held_for: "0s",

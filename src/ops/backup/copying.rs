@@ -21,6 +21,9 @@ use super::sink::{Sink, Stock, Stored};
 /// An idle transaction is kept alive through firewalls and proxies by a word every so often.
 const PING: Duration = Duration::from_secs(30);
 
+/// A source that does not even answer this for so long hangs.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// What the workers share.
 pub(super) struct Work {
     pub(super) connection: ConnectionSettings,
@@ -228,7 +231,8 @@ async fn serve(
                 None => return sink.finish().await,
             },
             () = tokio::time::sleep(PING) => {
-                session.batch("keep the snapshot", "SELECT 1").await?;
+                let answered = tokio::time::timeout(SILENCE, session.batch("keep the snapshot", "SELECT 1"));
+                answered.await.map_err(|_| BackupError::SourceSilent(SILENCE))??;
             }
         }
     }

@@ -127,6 +127,8 @@ pub enum BackupError {
         "exclude leaves out partitions ({0}) of a table whose rows may belong to another partition in a copy, which would then have no place for them: use `exclude_data`, or exclude the whole table"
     )]
     ExcludedPartitions(String),
+    #[error("the source has not answered for {} s: look at its load and its disks, and at the network", .0.as_secs())]
+    SourceSilent(std::time::Duration),
     #[error("make a work directory in the state directory")]
     WorkDirectory(#[source] std::io::Error),
     #[error("compress or encrypt {0}")]
