@@ -108,27 +108,6 @@ fn the_smallest_configuration_has_the_documented_defaults() {
 }
 
 #[test]
-fn the_example_is_read_as_shipped_and_with_every_key_switched_on() {
-    parse(EXAMPLE).unwrap_or_else(|error| panic!("{error}"));
-    let config = parse(&uncommented(EXAMPLE)).unwrap_or_else(|error| panic!("{error}"));
-    let target = config.target("shop").unwrap();
-    assert_eq!(target.rto_overhead.total().as_secs(), 22 * 60);
-    assert_eq!(target.scratch.isolation, Isolation::BestEffort);
-    assert_eq!(
-        target.scratch.skip_extensions,
-        ["aws_s3"],
-        "what a target does not say is as in [scratch]"
-    );
-    assert_eq!(target.checks.len(), 1);
-    assert!(
-        matches!(target.backup, Some(Schedule::Every(_)))
-            && matches!(target.restore_test, Some(Schedule::Cron(_)))
-    );
-    assert_eq!(config.alert.channels.len(), 4);
-    assert!(config.alert.evaluate);
-}
-
-#[test]
 fn several_faults_are_reported_at_once_with_their_places() {
     let shown = faults(FAULTY);
     assert!(!shown.contains("hunter2"));

@@ -1,18 +1,14 @@
 //! The configurations that are shipped, in the programs that read them.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use nix::sys::signal::Signal;
+use std::process::Command;
 
 use crate::shop::wait_for;
-use crate::support::account::Account;
 use crate::support::directory::TestDir;
 use crate::support::ernstfall::Ernstfall;
-use crate::support::monitoring::{find, free_address};
-use crate::support::process::{die_with_us, kill_group, run_or_panic};
+use crate::support::monitoring::{Server, find, free_address, get};
+use crate::support::process::run_or_panic;
 use crate::support::skip::require;
 
 /// A key pair's public part, in place of the one that everybody fills in.
@@ -34,48 +30,14 @@ fn monitoring() -> TestDir {
     directory
 }
 
-/// A server that ends with the test.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(program: &str, directory: &TestDir, arguments: &[&str]) -> Self {
-        let address = free_address();
-        let log = fs::File::create(directory.join("log")).unwrap();
-        let mut command = Command::new(find(program).unwrap());
-        command
-            .args(arguments)
-            .arg(format!("--web.listen-address={address}"))
-            .current_dir(directory.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        die_with_us(Account::unprivileged().run_as(&mut command), Signal::SIGKILL);
-        let process = command.spawn().unwrap();
-        Self { process, address }
-    }
-
-    /// Its answer to a request, once it gives one.
-    fn is_ready(&self) -> bool {
-        use std::io::{Read, Write};
-        let Ok(mut stream) = TcpStream::connect(self.address) else {
-            return false;
-        };
-        let request = "GET /-/ready HTTP/1.0\r\n\r\n";
-        let mut answer = String::new();
-        stream.write_all(request.as_bytes()).is_ok()
-            && stream.read_to_string(&mut answer).is_ok()
-            && answer.lines().next().is_some_and(|line| line.contains(" 200 "))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        kill_group(&mut self.process);
-    }
+/// Starts a server in a directory with its configuration, and waits until it is ready.
+fn expect_start(program: &str, directory: &TestDir, arguments: [&str; 3]) {
+    let address = free_address();
+    let mut arguments = arguments.map(str::to_owned).to_vec();
+    arguments.push(format!("--web.listen-address={address}"));
+    let _server = Server::start(program, directory, &arguments);
+    let is_ready = || get(address, "/-/ready").is_some_and(|answer| answer.status == 200);
+    wait_for("the server is ready", is_ready);
 }
 
 fn tool(program: &str, directory: &TestDir, arguments: &[&str]) -> String {
@@ -95,9 +57,12 @@ fn prometheus_takes_its_configuration_with_the_rules_and_starts() {
     );
     let directory = monitoring();
     tool("promtool", &directory, &["check", "config", "prometheus.yml"]);
-    let arguments = ["--config.file=prometheus.yml", "--storage.tsdb.path=data"];
-    let server = Server::start("prometheus", &directory, &arguments);
-    wait_for("Prometheus is ready", || server.is_ready());
+    let arguments = [
+        "--config.file=prometheus.yml",
+        "--storage.tsdb.path=data",
+        "--log.level=warn",
+    ];
+    expect_start("prometheus", &directory, arguments);
 }
 
 #[test]
@@ -113,8 +78,7 @@ fn alertmanager_takes_its_configuration_and_starts() {
         "--storage.path=data",
         "--cluster.listen-address=",
     ];
-    let server = Server::start("prometheus-alertmanager", &directory, &arguments);
-    wait_for("Alertmanager is ready", || server.is_ready());
+    expect_start("prometheus-alertmanager", &directory, arguments);
 }
 
 #[test]

@@ -121,6 +121,37 @@ fn service_file_names_the_server() {
         .expect_code(0);
 }
 
+/// Nobody listens on the first host, the second is a standby, the third its primary. pg_dump finds its server by itself, and
+/// could not use the backup's snapshot on another one.
+#[test]
+fn of_several_hosts_in_a_service_file_all_programs_take_the_one_that_is_asked_for() {
+    let primary = Cluster::start();
+    let standby = primary.standby();
+    let source = shop(&primary);
+    let copy = standby.existing_database(source.name());
+    wait_for("the standby has the table", || {
+        let orders = copy
+            .try_session()
+            .and_then(|session| session.try_execute("select * from orders"));
+        orders.is_ok()
+    });
+    for (attributes, basis) in [("read-write", "snapshot"), ("prefer-standby", "replay")] {
+        let directory = TestDir::new("connections");
+        let text = format!(
+            "[shop]\nhost=127.0.0.1,127.0.0.1,127.0.0.1\nport=1,{},{}\ndbname={}\nuser={SUPERUSER}\n\
+             password={PASSWORD}\ntarget_session_attrs={attributes}\n",
+            standby.port(),
+            primary.port(),
+            source.name()
+        );
+        directory.write(".pg_service.conf", text);
+        let ernstfall = product(&directory, "postgresql://").environment("PGSERVICE", "shop");
+        let record = ernstfall.run(["backup", "shop", "--json"]).expect_code(0).json();
+        assert_eq!(record["recovery_point"]["basis"], basis, "{attributes}");
+        ernstfall.run(["restore-test"]).expect_code(0);
+    }
+}
+
 fn with(url: &str, parameters: &str) -> String {
     format!("{url}?{parameters}")
 }

@@ -87,7 +87,7 @@ impl Town {
         (0..TARGETS).fold(product, |product, number| {
             let database = &self.databases[number];
             // Both ways lead to both servers.
-            let url = if number / SERVERS % 2 == 0 {
+            let url = if (number / SERVERS).is_multiple_of(2) {
                 self.proxies[number % SERVERS].url(database)
             } else {
                 database.url()

@@ -10,6 +10,27 @@ const PRODUCTION: &str = include_str!("../../../config/production.toml");
 const STRANGER: &str = "stranger = 1";
 
 #[test]
+fn the_example_is_read_as_shipped_and_with_every_key_switched_on() {
+    parse(EXAMPLE).unwrap_or_else(|error| panic!("{error}"));
+    let config = parse(&uncommented(EXAMPLE)).unwrap_or_else(|error| panic!("{error}"));
+    let target = config.target("shop").unwrap();
+    assert_eq!(target.rto_overhead.total().as_secs(), 22 * 60);
+    assert_eq!(target.scratch.isolation, Isolation::BestEffort);
+    assert_eq!(
+        target.scratch.skip_extensions,
+        ["aws_s3"],
+        "what a target does not say is as in [scratch]"
+    );
+    assert_eq!(target.checks.len(), 1);
+    assert!(
+        matches!(target.backup, Some(Schedule::Every(_)))
+            && matches!(target.restore_test, Some(Schedule::Cron(_)))
+    );
+    assert_eq!(config.alert.channels.len(), 4);
+    assert!(config.alert.evaluate);
+}
+
+#[test]
 fn every_key_that_is_read_is_explained_in_the_example() {
     let with_strangers: String = uncommented(EXAMPLE)
         .replace("= { ", &format!("= {{ {STRANGER}, "))

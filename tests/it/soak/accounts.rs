@@ -1,14 +1,12 @@
 //! What happened, by the records, by the metrics and by the schedule: all three must say the same.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
-use crate::support::pages::Answer;
+use crate::support::monitoring::get;
 
 use super::{BACKUP_EVERY, RESTORE_TEST_EVERY, TARGETS, Town};
 
@@ -182,10 +180,7 @@ impl Accounts {
 }
 
 fn metrics(town: &Town) -> BTreeMap<String, f64> {
-    let mut stream = TcpStream::connect(town.pages).expect("connect to the daemon");
-    let request = format!("GET /metrics HTTP/1.0\r\nhost: {}\r\n\r\n", town.pages);
-    stream.write_all(request.as_bytes()).unwrap();
-    let answer = Answer::read(&mut stream).unwrap();
+    let answer = get(town.pages, "/metrics").expect("the daemon answers");
     assert_eq!(answer.status, 200, "{}", answer.body);
     let series = answer.body.lines().filter(|line| !line.starts_with('#'));
     series

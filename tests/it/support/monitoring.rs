@@ -43,10 +43,10 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Option<Answer> {
 }
 
 /// A server that ends with the test.
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
-    fn start(program: &str, directory: &TestDir, arguments: &[String]) -> Self {
+    pub(crate) fn start(program: &str, directory: &TestDir, arguments: &[String]) -> Self {
         let file = find(program).unwrap_or_else(|| panic!("{program} is not installed"));
         let log = std::fs::File::create(directory.join("log")).unwrap();
         let mut command = Command::new(file);
