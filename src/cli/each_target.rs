@@ -20,6 +20,9 @@ use super::exit::{Exit, Failure};
 use super::setup::Setup;
 use super::{print, progress};
 
+/// Whoever is to stop waits so long for a repository that does not answer.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
+
 /// What is done with each target: by a command now, or by the daemon when it is due.
 pub(super) trait Task: Clone + Send + Sync + 'static {
     /// What has to be known of a target.
@@ -125,10 +128,14 @@ pub(super) async fn run_once<T: Task>(
     match begun {
         Ok((context, subject)) => {
             let record = task.run(&context, subject).await?;
-            // Whoever is to stop delivers it with the next start.
+            let too_late = async {
+                setup.signals.cancel.cancelled().await;
+                tokio::time::sleep(LAST_DELIVERY).await;
+            };
+            // What is not delivered by then, the next start delivers.
             tokio::select! {
                 () = setup.deliver(&context) => {}
-                () = setup.signals.cancel.cancelled() => {}
+                () = too_late => {}
             }
             Ok((record, None))
         }

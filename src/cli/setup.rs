@@ -2,9 +2,10 @@
 
 mod heartbeat;
 mod http;
+mod settle;
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +19,6 @@ use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
 use crate::ops::context::{Context, Progress};
 use crate::ops::keys::{Fetch, Keys};
-use crate::ops::settle;
 use crate::ops::target::{OnBlockedDdl, SourceCount, Target};
 use crate::postgres::conninfo::{self, ConnectionSettings};
 use crate::repository::{Error as RepositoryError, Repository};
@@ -243,33 +243,6 @@ impl Setup {
             state_dir: self.config.state_dir.clone(),
             clock: Utc::now,
         }
-    }
-
-    /// Removes and records what killed runs left behind.
-    pub(super) async fn settle(&self, context: &Context) -> Result<(), Failure> {
-        let settled = settle::settle(context, &self.scratch_directories()).await;
-        for line in settled.map_err(Failure::operation)? {
-            context.progress.note(&line);
-        }
-        Ok(())
-    }
-
-    /// The same as far as it goes without a repository.
-    pub(super) fn settle_here(&self, journal: &Journal) -> Result<Vec<String>, Failure> {
-        let here = settle::Here {
-            journal,
-            state_dir: &self.config.state_dir,
-            now: Utc::now(),
-        };
-        settle::settle_here(&here, &self.scratch_directories()).map_err(Failure::operation)
-    }
-
-    fn scratch_directories(&self) -> Vec<PathBuf> {
-        let targets = self.config.targets.iter();
-        let mut directories: Vec<PathBuf> = targets.map(|target| target.scratch.directory.clone()).collect();
-        directories.sort();
-        directories.dedup();
-        directories
     }
 
     /// Records that were kept here while the repository was out of reach go there now.

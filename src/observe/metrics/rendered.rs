@@ -73,6 +73,7 @@ fn what_is_not_known_is_absent_and_never_zero() {
             "ernstfall_backups_total",
             "ernstfall_build_info",
             "ernstfall_configuration_reload_success",
+            "ernstfall_journal_up",
             "ernstfall_restore_tests_total",
             "ernstfall_running",
             "ernstfall_start_timestamp_seconds",
