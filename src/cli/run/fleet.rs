@@ -21,8 +21,11 @@ use crate::observe::gathered::TaskState;
 use super::jobs::{Backup, Common, Prune, RestoreTest, Scheduled};
 use super::known::Watcher;
 
-/// Retention is applied so often; what it finds nothing to do for costs a few listings.
-const PRUNE_EVERY: HumanDuration = HumanDuration::from_seconds(3600);
+/// Retention is applied so often; where it finds nothing to do, that costs a few listings.
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// But not less often than after so many backups.
+const BACKUPS_PER_PRUNE: u32 = 10;
 
 /// What is spread over time takes at most this part of a schedule's interval.
 const SPREAD_PART: u32 = 10;
@@ -181,7 +184,12 @@ impl Member {
 
 /// What the configuration wants to be done with a target, and when.
 fn schedules(target: &config::Target) -> Vec<(Task, Schedule)> {
-    let prune = target.retention.is_some().then_some(Schedule::Every(PRUNE_EVERY));
+    let between_backups = target.backup.as_ref().and_then(Schedule::longest_gap);
+    let prune_every = between_backups.map_or(PRUNE_EVERY, |gap| {
+        PRUNE_EVERY.min(gap.saturating_mul(BACKUPS_PER_PRUNE))
+    });
+    let prune_every = HumanDuration::from_seconds(prune_every.as_secs().max(1));
+    let prune = target.retention.map(|_| Schedule::Every(prune_every));
     [
         (Task::Backup, target.backup.clone()),
         (Task::RestoreTest, target.restore_test.clone()),
