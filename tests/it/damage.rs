@@ -41,6 +41,8 @@ const CHANGE: &str = "
     create role newcomer;
     grant select on orders to newcomer;
     update customers set note = 'changed';
+    update orders set placed = placed + interval '1 hour';
+    update audit set entry = entry || ', changed';
     select nextval('invoice_numbers');
     select lo_put(4711, 0, 'LARGE')";
 

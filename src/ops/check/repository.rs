@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::repository::{Error as RepositoryError, Repository};
+use crate::store::durable::make_directories;
 use crate::store::random::random_hexadecimal;
 use crate::store::{Error, ErrorKind, Key, Store};
 
@@ -20,7 +21,21 @@ pub async fn repository(
     directory: Option<&Path>,
 ) -> (Vec<CheckLine>, Option<Repository>) {
     let mut lines = Lines::of("repository");
-    probe(store.as_ref(), &mut lines).await;
+    let made = directory.filter(|directory| !directory.exists());
+    // The first backup makes it; an object in a folder of it does not.
+    let ready = made.map_or(Ok(()), make_directories);
+    match ready {
+        Ok(()) => probe(store.as_ref(), &mut lines).await,
+        Err(error) => lines.failed(
+            "access",
+            format!("make the directory {}: {error}", store.describe()),
+            "make it yourself, for this user, or correct `repository.url`",
+        ),
+    }
+    if let Some(made) = made {
+        // Only when it is empty, as it was.
+        let _kept = std::fs::remove_dir(made);
+    }
     let repository = contents(store, &mut lines).await;
     if let Some(directory) = directory.filter(|directory| directory.is_dir()) {
         private(directory, &mut lines);
