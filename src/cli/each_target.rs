@@ -122,8 +122,8 @@ pub(super) async fn run_once<T: Task>(
     let deadline = around.deadline;
     let begun = tokio::select! {
         begun = begin::<T>(setup, configured, around) => begun,
-        () = setup.signals.cancel.cancelled() => Err(Failure::operation(Halt::Signal)),
-        halt = past(deadline) => Err(Failure::operation(halt)),
+        // A repository that hangs must not hold a run for ever that has not even begun.
+        halt = Halt::wait(&setup.signals.cancel, deadline) => Err(Failure::operation(halt)),
     };
     match begun {
         Ok((context, subject)) => {
@@ -147,17 +147,6 @@ pub(super) async fn run_once<T: Task>(
             let record = T::not_begun(facts, &journal)?;
             Ok((record, Some(failure)))
         }
-    }
-}
-
-/// A repository that hangs must not hold a run for ever that has not even begun.
-async fn past(deadline: Option<Duration>) -> Halt {
-    match deadline {
-        Some(deadline) => {
-            tokio::time::sleep(deadline).await;
-            Halt::Deadline(deadline)
-        }
-        None => std::future::pending().await,
     }
 }
 

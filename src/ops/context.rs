@@ -57,22 +57,29 @@ pub enum Halt {
     Deadline(Duration),
 }
 
-impl Context {
-    /// Returns when the run shall end, counted from this call.
-    pub(super) async fn halted(&self) -> Halt {
+impl Halt {
+    /// Returns when a run shall end, counted from this call.
+    pub async fn wait(cancel: &CancellationToken, deadline: Option<Duration>) -> Self {
         let past = async {
-            match self.deadline {
+            match deadline {
                 Some(deadline) => {
                     tokio::time::sleep(deadline).await;
-                    Halt::Deadline(deadline)
+                    Self::Deadline(deadline)
                 }
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = self.cancel.cancelled() => Halt::Signal,
+            () = cancel.cancelled() => Self::Signal,
             halt = past => halt,
         }
+    }
+}
+
+impl Context {
+    /// Returns when the run shall end, counted from this call.
+    pub(super) async fn halted(&self) -> Halt {
+        Halt::wait(&self.cancel, self.deadline).await
     }
 
     /// Notes in the journal that a run has begun, so that a killed one is found.

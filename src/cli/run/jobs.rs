@@ -24,7 +24,7 @@ use crate::ops::restore::Choice;
 use crate::ops::restore_test::{Afterwards, Options as TestOptions};
 use crate::repository::OtherIdentity;
 
-use super::known::Watcher;
+use super::known::{Watcher, end_of_run, end_of_test};
 use super::look::{look_here, settle};
 
 /// What all jobs of one target share.
@@ -220,11 +220,12 @@ impl Work for Backup {
         };
         let around = common.around(deadline);
         let (record, failure) = run_once(&common.setup, &common.target, &options, around).await?;
-        let (said, end) = match record.outcome {
-            Outcome::Succeeded => ("succeeded", End::Done),
-            Outcome::Failed => ("failed", End::CouldNotRun),
-            Outcome::Cancelled => ("was cancelled", End::Cancelled),
+        let said = match record.outcome {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            Outcome::Cancelled => "was cancelled",
         };
+        let end = end_of_run(record.outcome);
         let good = end != End::CouldNotRun;
         common.log(failure.as_ref(), said, good, record.reason.as_deref());
         Ok(end)
@@ -253,11 +254,7 @@ impl Work for RestoreTest {
             good || record.cancelled,
             record.reason.as_deref(),
         );
-        Ok(match record.verdict {
-            Verdict::Passed | Verdict::Failed => End::Done,
-            Verdict::CouldNotRun if record.cancelled => End::Cancelled,
-            Verdict::CouldNotRun => End::CouldNotRun,
-        })
+        Ok(end_of_test(&record))
     }
 }
 
@@ -302,11 +299,12 @@ impl Work for Prune {
             common.log(None, "nothing to remove", true, None);
             return Ok(End::Done);
         };
-        let (said, end) = match record.outcome {
-            Outcome::Succeeded => (format!("removed {} backups", record.removed.len()), End::Done),
-            Outcome::Failed => ("failed".to_owned(), End::CouldNotRun),
-            Outcome::Cancelled => ("was cancelled".to_owned(), End::Cancelled),
+        let said = match record.outcome {
+            Outcome::Succeeded => format!("removed {} backups", record.removed.len()),
+            Outcome::Failed => "failed".to_owned(),
+            Outcome::Cancelled => "was cancelled".to_owned(),
         };
+        let end = end_of_run(record.outcome);
         common.log(None, &said, end == End::Done, record.reason.as_deref());
         Ok(end)
     }

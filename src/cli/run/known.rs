@@ -11,7 +11,7 @@ use crate::cli::exit::Failure;
 use crate::cli::setup::Setup;
 use crate::journal::{History, Journal, RunStart, Task};
 use crate::model::agenda::{End, PastRun};
-use crate::model::record::{Entry, Outcome, Record, Verdict};
+use crate::model::record::{Entry, Outcome, Record, RestoreTestRecord, Verdict};
 use crate::model::target_name::TargetName;
 use crate::observe::measures::Counted;
 use crate::observe::window::{Forgotten, trim};
@@ -286,17 +286,8 @@ impl Known {
     }
 
     /// A history of all records there are.
-    fn take(&mut self, mut history: History) {
-        for entry in &history.entries {
-            let read = self.read.entry(entry.chain.clone()).or_default();
-            *read = entry.sequence.max(*read);
-        }
-        history.entries.sort_by_key(|entry| entry.record.finished_at());
-        let mut forgotten = Forgotten::new();
-        history.entries = trim(history.entries, &self.manifests, &mut forgotten);
-        self.forgotten = Arc::new(forgotten);
-        self.runs = Arc::new(runs_by(&history.entries));
-        self.history = Arc::new(history);
+    fn take(&mut self, history: History) {
+        self.keep(history, Forgotten::new());
     }
 
     /// Records that are not known yet.
@@ -304,14 +295,17 @@ impl Known {
         if new.is_empty() {
             return;
         }
-        for entry in &new {
+        let mut history = History::clone(&self.history);
+        history.entries.extend(new);
+        self.keep(history, Forgotten::clone(&self.forgotten));
+    }
+
+    fn keep(&mut self, mut history: History, mut forgotten: Forgotten) {
+        for entry in &history.entries {
             let read = self.read.entry(entry.chain.clone()).or_default();
             *read = entry.sequence.max(*read);
         }
-        let mut history = History::clone(&self.history);
-        history.entries.extend(new);
         history.entries.sort_by_key(|entry| entry.record.finished_at());
-        let mut forgotten = Forgotten::clone(&self.forgotten);
         history.entries = trim(history.entries, &self.manifests, &mut forgotten);
         self.forgotten = Arc::new(forgotten);
         self.runs = Arc::new(runs_by(&history.entries));
@@ -351,24 +345,30 @@ fn runs_by(entries: &[Entry]) -> RunsBy {
     runs
 }
 
-/// What a record means for the schedule; nothing for what no schedule runs.
-fn past_run(record: &Record) -> Option<(Task, PastRun)> {
-    let of_outcome = |outcome| match outcome {
+/// What the end of a backup or a prune means for the schedule.
+pub(super) fn end_of_run(outcome: Outcome) -> End {
+    match outcome {
         Outcome::Succeeded => End::Done,
         Outcome::Failed => End::CouldNotRun,
         Outcome::Cancelled => End::Cancelled,
-    };
+    }
+}
+
+/// The same of a restore test: a bad backup is a result like any other.
+pub(super) fn end_of_test(record: &RestoreTestRecord) -> End {
+    match record.verdict {
+        Verdict::Passed | Verdict::Failed => End::Done,
+        Verdict::CouldNotRun if record.cancelled => End::Cancelled,
+        Verdict::CouldNotRun => End::CouldNotRun,
+    }
+}
+
+/// What a record means for the schedule; nothing for what no schedule runs.
+fn past_run(record: &Record) -> Option<(Task, PastRun)> {
     let (task, started_at, end) = match record {
-        Record::Backup(record) => (Task::Backup, record.started_at, of_outcome(record.outcome)),
-        Record::Prune(record) => (Task::Prune, record.started_at, of_outcome(record.outcome)),
-        Record::RestoreTest(record) => {
-            let end = match record.verdict {
-                Verdict::Passed | Verdict::Failed => End::Done,
-                Verdict::CouldNotRun if record.cancelled => End::Cancelled,
-                Verdict::CouldNotRun => End::CouldNotRun,
-            };
-            (Task::RestoreTest, record.started_at, end)
-        }
+        Record::Backup(record) => (Task::Backup, record.started_at, end_of_run(record.outcome)),
+        Record::Prune(record) => (Task::Prune, record.started_at, end_of_run(record.outcome)),
+        Record::RestoreTest(record) => (Task::RestoreTest, record.started_at, end_of_test(record)),
         Record::Interrupted(record) => {
             let scheduled = [Task::Backup, Task::RestoreTest, Task::Prune];
             let task = scheduled.into_iter().find(|task| task.as_str() == record.task)?;
