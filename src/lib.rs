@@ -11,6 +11,7 @@
 //! - [`journal`]: the record of every run.
 //! - [`ops`]: the use cases: backup, restore, restore test.
 //! - [`observe`]: views of records: status and lists. They never start work.
+//! - [`alert`]: what people are told without being asked, and how it reaches them.
 //! - [`config`]: the configuration file, checked as a whole.
 //! - [`daemon`]: schedules, one loop for each task and target. It knows no task.
 //! - [`cli`]: commands, output and exit codes.
@@ -24,6 +25,7 @@ pub mod repository;
 pub mod journal;
 pub mod ops;
 pub mod observe;
+pub mod alert;
 pub mod config;
 pub mod daemon;
 pub mod cli;

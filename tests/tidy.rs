@@ -17,6 +17,7 @@ const LEVELS: &[(&str, u32)] = &[
     ("journal", 4),
     ("ops", 5),
     ("observe", 6),
+    ("alert", 7),
     ("config", 7),
     ("daemon", 8),
     ("cli", 9),
@@ -38,7 +39,10 @@ const PLACES: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/observe/http"]),
     ("indicatif", &["src/cli/"]),
     ("landlock", &["src/scratch/sandbox"]),
+    ("lettre", &["src/alert/channel/"]),
+    ("minijinja", &["src/alert/channel/"]),
     ("prometheus", &["src/observe/metrics"]),
+    ("reqwest", &["src/alert/"]),
     // Only tests serve S3.
     ("s3s", &[]),
     ("sd_notify", &["src/daemon/"]),

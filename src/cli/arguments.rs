@@ -239,6 +239,8 @@ pub(super) struct List {
 pub(super) enum Listed {
     Backups,
     RestoreTests,
+    /// Deliveries of alerts, and alert tests.
+    Alerts,
     Records,
 }
 

@@ -1,6 +1,7 @@
 //! `ernstfall list`.
 
 use crate::model::record::{Entry, Record, RestoreTestRecord};
+use crate::model::target_name::TargetName;
 
 use super::arguments::{Global, List, Listed};
 use super::exit::{Exit, Failure};
@@ -38,8 +39,16 @@ pub(super) async fn run(global: &Global, options: &List) -> Result<Exit, Failure
         .history_with(&repository)
         .await
         .map_err(Failure::operation)?;
-    let wanted = |entry: &&Entry| targets.iter().any(|target| target.name == *entry.record.target());
-    let entries: Vec<&Entry> = history.entries.iter().filter(wanted).collect();
+    let asked_for = |name: Option<&TargetName>| match name {
+        Some(name) => targets.iter().any(|target| target.name == *name),
+        // What is about no target alone belongs to all of them.
+        None => options.targets.targets.is_empty(),
+    };
+    let wanted = |entry: &&Entry| asked_for(entry.record.target());
+    let mut entries: Vec<&Entry> = history.entries.iter().filter(wanted).collect();
+    if options.what == Listed::Alerts {
+        entries.retain(|entry| matches!(entry.record, Record::AlertDelivery(_) | Record::AlertTest(_)));
+    }
     if options.what == Listed::RestoreTests {
         let tests: Vec<&RestoreTestRecord> = entries.iter().filter_map(|entry| restore_test(entry)).collect();
         if global.json {
@@ -121,7 +130,10 @@ fn show_records(entries: &[&Entry]) {
                 .record
                 .finished_at()
                 .to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
-            entry.record.target().to_string(),
+            entry
+                .record
+                .target()
+                .map_or_else(String::new, ToString::to_string),
             kind.to_owned(),
             result,
             reason.unwrap_or_default(),
@@ -148,5 +160,28 @@ fn summary(record: &Record) -> (&'static str, String, Option<String>) {
             record.backup.to_string(),
             record.reason.clone(),
         ),
+        Record::AlertDelivery(record) => (
+            "alert",
+            format!(
+                "{} {}, {} by {}",
+                record.alert,
+                record.state.as_str(),
+                record.result.as_str().replace('_', " "),
+                record.channel
+            ),
+            record.reason.clone(),
+        ),
+        Record::AlertTest(record) => {
+            let failed = record.deliveries.iter().filter(|one| !one.delivered);
+            let reasons: Vec<String> = failed
+                .map(|one| format!("{}: {}", one.channel, one.reason.as_deref().unwrap_or_default()))
+                .collect();
+            let result = if record.succeeded { "delivered" } else { "failed" };
+            (
+                "alert test",
+                result.to_owned(),
+                (!reasons.is_empty()).then(|| reasons.join("; ")),
+            )
+        }
     }
 }

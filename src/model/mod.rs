@@ -1,6 +1,7 @@
 //! Pure values and rules. No input or output, no clock, no async: time is an argument.
 
 pub mod agenda;
+pub mod alert_record;
 pub mod archive_list;
 pub mod archive_text;
 pub mod backup_id;

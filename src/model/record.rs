@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::model::alert_record::{AlertDeliveryRecord, AlertTestRecord};
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{NotCovered, TableName};
 use crate::model::manifest::{RecoveryPoint, Totals};
@@ -36,11 +37,14 @@ pub enum Record {
     Scrub(ScrubRecord),
     Prune(PruneRecord),
     Acknowledgement(AcknowledgementRecord),
+    AlertDelivery(Box<AlertDeliveryRecord>),
+    AlertTest(AlertTestRecord),
 }
 
 impl Record {
-    pub fn target(&self) -> &TargetName {
-        match self {
+    /// `None`: it is about no target alone.
+    pub fn target(&self) -> Option<&TargetName> {
+        Some(match self {
             Self::Backup(record) => &record.target,
             Self::RestoreTest(record) => &record.target,
             Self::Restore(record) => &record.target,
@@ -48,7 +52,9 @@ impl Record {
             Self::Scrub(record) => &record.target,
             Self::Prune(record) => &record.target,
             Self::Acknowledgement(record) => &record.target,
-        }
+            Self::AlertDelivery(record) => return record.target.as_ref(),
+            Self::AlertTest(record) => return record.target.as_ref(),
+        })
     }
 
     /// The id of the run.
@@ -61,6 +67,8 @@ impl Record {
             Self::Scrub(record) => &record.id,
             Self::Prune(record) => &record.id,
             Self::Acknowledgement(record) => &record.id,
+            Self::AlertDelivery(record) => &record.id,
+            Self::AlertTest(record) => &record.id,
         }
     }
 
@@ -73,6 +81,8 @@ impl Record {
             Self::Scrub(record) => record.finished_at,
             Self::Prune(record) => record.finished_at,
             Self::Acknowledgement(record) => record.at,
+            Self::AlertDelivery(record) => record.finished_at,
+            Self::AlertTest(record) => record.finished_at,
         }
     }
 }

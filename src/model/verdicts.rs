@@ -35,7 +35,7 @@ impl<'a> Verdicts<'a> {
     pub fn of(target: &TargetName, records: impl IntoIterator<Item = &'a Entry>) -> Self {
         let mut ordered: Vec<&Entry> = records
             .into_iter()
-            .filter(|entry| entry.record.target() == target)
+            .filter(|entry| entry.record.target() == Some(target))
             .collect();
         ordered.sort_by_key(|entry| (entry.record.finished_at(), entry.sequence));
         let mut verdicts = Self::default();

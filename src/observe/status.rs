@@ -222,7 +222,7 @@ impl<'a> Runs<'a> {
     pub(super) fn of(target: &TargetName, records: impl IntoIterator<Item = &'a Entry>) -> Self {
         let mut ordered: Vec<&Entry> = records
             .into_iter()
-            .filter(|entry| entry.record.target() == target)
+            .filter(|entry| entry.record.target() == Some(target))
             .collect();
         ordered.sort_by_key(|entry| (entry.record.finished_at(), entry.sequence));
         let mut runs = Self {
@@ -239,7 +239,11 @@ impl<'a> Runs<'a> {
                 Record::RestoreTest(record) => runs.tests.push(record),
                 Record::Interrupted(record) => runs.interrupted.push(record),
                 Record::Prune(record) => runs.last_prune = Some(record),
-                Record::Restore(_) | Record::Scrub(_) | Record::Acknowledgement(_) => {}
+                Record::Restore(_)
+                | Record::Scrub(_)
+                | Record::Acknowledgement(_)
+                | Record::AlertDelivery(_)
+                | Record::AlertTest(_) => {}
             }
         }
         runs

@@ -104,7 +104,9 @@ impl View {
         // Records are walked through once, and not once for each target.
         let mut records: BTreeMap<&TargetName, Vec<&Entry>> = BTreeMap::new();
         for entry in &gathered.history.entries {
-            records.entry(entry.record.target()).or_default().push(entry);
+            if let Some(target) = entry.record.target() {
+                records.entry(target).or_default().push(entry);
+            }
         }
         let targets = gathered.targets.iter().map(|facts| {
             let recorded = Recorded {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::model::alert_record::Delivery;
 use crate::model::backup_id::BackupId;
 use crate::model::record::{Entry, Outcome, Record, Verdict};
 use crate::model::target_name::TargetName;
@@ -17,7 +18,7 @@ const KEPT: usize = 20;
 pub type Forgotten = BTreeMap<TargetName, Counts>;
 
 /// Records that are alike: of one target, kind and way to end.
-type Class = (TargetName, u8, u8);
+type Class = (Option<TargetName>, u8, u8);
 
 /// Lets go of the records that say nothing any more of backups that exist, and are not among the newest of their kind.
 /// The records are in the order in which runs ended, and stay in it.
@@ -34,7 +35,7 @@ pub fn trim(
     let mut said: HashSet<(BackupId, u8)> = HashSet::new();
     let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
     for entry in entries.into_iter().rev() {
-        let target = entry.record.target();
+        let target = entry.record.target().cloned();
         let (kind, end) = class(&entry.record);
         let of_class = newest.entry((target.clone(), kind, end)).or_default();
         *of_class += 1;
@@ -42,11 +43,14 @@ pub fn trim(
         // The last word of each kind on each backup.
         let speaks = about(&entry.record)
             .into_iter()
-            .any(|id| existing.contains(&(target, id)) && said.insert((id.clone(), kind * 8 + end)));
+            .filter_map(|id| Some((target.as_ref()?, id)))
+            .any(|(target, id)| {
+                existing.contains(&(target, id)) && said.insert((id.clone(), kind * 8 + end))
+            });
         if is_new || speaks {
             kept.push(entry);
-        } else {
-            forgotten.entry(target.clone()).or_default().note(&entry.record);
+        } else if let Some(target) = target {
+            forgotten.entry(target).or_default().note(&entry.record);
         }
     }
     kept.reverse();
@@ -78,6 +82,12 @@ fn class(record: &Record) -> (u8, u8) {
         Record::Scrub(record) => (4, of_verdict(record.verdict)),
         Record::Prune(record) => (5, of_outcome(record.outcome)),
         Record::Acknowledgement(_) => (6, 0),
+        Record::AlertDelivery(record) => match record.result {
+            Delivery::Delivered => (7, 0),
+            Delivery::Failed => (7, 1),
+            Delivery::GivenUp => (7, 2),
+        },
+        Record::AlertTest(record) => (7, if record.succeeded { 3 } else { 4 }),
     }
 }
 
@@ -88,7 +98,11 @@ fn about(record: &Record) -> Vec<&BackupId> {
         Record::RestoreTest(record) => record.backup.iter().collect(),
         Record::Scrub(record) => record.backups.iter().map(|one| &one.backup).collect(),
         Record::Acknowledgement(record) => vec![&record.backup],
-        Record::Restore(_) | Record::Interrupted(_) | Record::Prune(_) => Vec::new(),
+        Record::Restore(_)
+        | Record::Interrupted(_)
+        | Record::Prune(_)
+        | Record::AlertDelivery(_)
+        | Record::AlertTest(_) => Vec::new(),
     }
 }
 
@@ -107,7 +121,12 @@ impl Counts {
                 Verdict::CouldNotRun => &mut self.restore_tests_could_not_run,
             },
             Record::Interrupted(_) => &mut self.runs_interrupted,
-            Record::Restore(_) | Record::Scrub(_) | Record::Prune(_) | Record::Acknowledgement(_) => return,
+            Record::Restore(_)
+            | Record::Scrub(_)
+            | Record::Prune(_)
+            | Record::Acknowledgement(_)
+            | Record::AlertDelivery(_)
+            | Record::AlertTest(_) => return,
         };
         *count += 1;
     }

@@ -96,7 +96,10 @@ impl Watcher {
         // Another look may have come first.
         let last = known.last_read(chain);
         new.retain(|entry| entry.sequence > last);
-        let targets: Vec<TargetName> = new.iter().map(|entry| entry.record.target().clone()).collect();
+        let targets: Vec<TargetName> = new
+            .iter()
+            .filter_map(|entry| entry.record.target().cloned())
+            .collect();
         let changed = !new.is_empty() || known.running != running;
         known.running = running;
         known.count(&new);
@@ -316,8 +319,9 @@ impl Known {
     fn count(&mut self, new: &[Entry]) {
         let mut counted = BTreeMap::clone(&self.counted);
         for entry in new {
-            let of_target = counted.entry(entry.record.target().clone()).or_default();
-            of_target.note(&entry.record);
+            if let Some(target) = entry.record.target() {
+                counted.entry(target.clone()).or_default().note(&entry.record);
+            }
         }
         self.counted = Arc::new(counted);
     }
@@ -336,8 +340,9 @@ fn runs_by(entries: &[Entry]) -> RunsBy {
     let mut runs = RunsBy::new();
     for entry in entries {
         if let Some((task, run)) = past_run(&entry.record) {
-            let key = (entry.record.target().clone(), task);
-            runs.entry(key).or_default().push(run);
+            if let Some(target) = entry.record.target() {
+                runs.entry((target.clone(), task)).or_default().push(run);
+            }
         }
     }
     runs.values_mut()
@@ -374,7 +379,11 @@ fn past_run(record: &Record) -> Option<(Task, PastRun)> {
             let task = scheduled.into_iter().find(|task| task.as_str() == record.task)?;
             (task, record.started_at, End::CouldNotRun)
         }
-        Record::Restore(_) | Record::Scrub(_) | Record::Acknowledgement(_) => return None,
+        Record::Restore(_)
+        | Record::Scrub(_)
+        | Record::Acknowledgement(_)
+        | Record::AlertDelivery(_)
+        | Record::AlertTest(_) => return None,
     };
     let ended_at = record.finished_at();
     Some((

@@ -267,7 +267,7 @@ fn grace(settings: &Settings, records: &[Entry]) -> Duration {
     };
     let of_target = records
         .iter()
-        .filter(|entry| *entry.record.target() == settings.target);
+        .filter(|entry| entry.record.target() == Some(&settings.target));
     let longest = of_target.filter_map(took).max().unwrap_or_default();
     SHORTEST_GRACE.max(longest).max(settings.max_snapshot_age)
 }
