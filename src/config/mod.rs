@@ -3,6 +3,7 @@
 //! Loading reads one file and nothing else: no secret, no connection. Whether the settings are wise, and whether what
 //! they name exists, is for `check` to say.
 
+mod alert;
 mod document;
 mod environment;
 mod fault;
@@ -14,10 +15,11 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+pub use alert::{Alert, Channel, ChannelKind, Endpoint, MailEncryption, MailServer};
 pub use environment::Environment;
 pub use fault::Fault;
 pub use secret_source::{SecretError, SecretSource};
-pub use service::{Alert, Channel, ChannelKind, Http, Limits, MailEncryption, Tls};
+pub use service::{Http, Limits, Tls};
 pub use storage::{
     Encryption, Isolation, ObjectLock, ObjectLockMode, Repository, RepositoryLocation, S3Credentials,
     S3Settings, Scratch, ScratchKind,

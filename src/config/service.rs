@@ -1,6 +1,5 @@
-//! The parts of the configuration about the daemon: status page, limits, alerts.
+//! The parts of the configuration about the daemon: status page and limits.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,8 +15,6 @@ const DEFAULT_JITTER: HumanDuration = HumanDuration::from_seconds(30);
 
 /// More at once has no use on one machine.
 const MAX_RUNS: u32 = 64;
-
-const DEFAULT_DELIVERY_TIMEOUT: HumanDuration = HumanDuration::from_seconds(10);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Http {
@@ -40,65 +37,6 @@ pub struct Limits {
     pub jitter: HumanDuration,
     /// For each source; `None`: as fast as it goes.
     pub max_rate: Option<ByteRate>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub struct Alert {
-    pub evaluate: bool,
-    /// The URL may hold a token, as those of dead-man switches do.
-    pub ping_url: Option<SecretSource>,
-    pub channels: Vec<Channel>,
-}
-
-#[derive(Debug, Clone)]
-pub struct Channel {
-    pub name: String,
-    pub timeout: HumanDuration,
-    pub kind: ChannelKind,
-}
-
-#[derive(Debug, Clone)]
-pub enum ChannelKind {
-    Alertmanager {
-        url: SecretSource,
-        token: Option<SecretSource>,
-        ca_file: Option<PathBuf>,
-    },
-    Webhook {
-        url: SecretSource,
-        token: Option<SecretSource>,
-        ca_file: Option<PathBuf>,
-        headers: Vec<(String, SecretSource)>,
-        /// The body to send; absent: the alert as JSON.
-        template: Option<String>,
-    },
-    Email {
-        /// `host:port` of the mail server.
-        server: String,
-        from: String,
-        to: Vec<String>,
-        username: Option<String>,
-        password: Option<SecretSource>,
-        encryption: MailEncryption,
-    },
-    Command {
-        command: Vec<String>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MailEncryption {
-    Tls,
-    StartTls,
-    None,
-}
-
-#[derive(Clone, Copy)]
-enum KindWord {
-    Alertmanager,
-    Webhook,
-    Email,
-    Command,
 }
 
 impl Default for Limits {
@@ -172,153 +110,5 @@ impl Limits {
         }
         table.finish();
         limits
-    }
-}
-
-impl Alert {
-    pub(super) fn read(table: &Table<'_>, base: &Path) -> Self {
-        let evaluate = table.boolean("evaluate");
-        let ping_url = table.secret("ping_url").map(|secret| secret.relative_to(base));
-        let mut names = BTreeSet::new();
-        let mut channels = Vec::new();
-        for channel in table.tables("channel") {
-            if let Some(read) = Channel::read(&channel, base) {
-                if !names.insert(read.name.clone()) {
-                    let advice = format!(
-                        "another channel is called {:?} too: give each a `name`",
-                        read.name
-                    );
-                    channel.fault("name", advice);
-                }
-                channels.push(read);
-            }
-        }
-        table.finish();
-        Self {
-            evaluate: evaluate.unwrap_or(!channels.is_empty()),
-            ping_url,
-            channels,
-        }
-    }
-}
-
-impl Channel {
-    fn read(table: &Table<'_>, base: &Path) -> Option<Self> {
-        let kinds = [
-            ("alertmanager", KindWord::Alertmanager),
-            ("webhook", KindWord::Webhook),
-            ("email", KindWord::Email),
-            ("command", KindWord::Command),
-        ];
-        let kind_word = table.choice("kind", &kinds);
-        if !table.has("kind") {
-            table.missing(
-                "kind",
-                "a channel is of kind \"alertmanager\", \"webhook\", \"email\" or \"command\"",
-            );
-        }
-        // Which other keys are known depends on the kind: without it, nothing more can be said.
-        let Some(kind_word) = kind_word else {
-            table.hide_all();
-            return None;
-        };
-        let name = table.text("name");
-        let timeout = table.duration("timeout").unwrap_or(DEFAULT_DELIVERY_TIMEOUT);
-        let kind = ChannelKind::read(kind_word, table, base);
-        table.finish();
-        let default_name = || table.peek_text("kind").unwrap_or_default().to_owned();
-        Some(Self {
-            name: name.unwrap_or_else(default_name),
-            timeout,
-            kind: kind?,
-        })
-    }
-}
-
-impl ChannelKind {
-    fn read(word: KindWord, table: &Table<'_>, base: &Path) -> Option<Self> {
-        let secret = |key| table.secret(key).map(|secret| secret.relative_to(base));
-        let required = |key, advice| {
-            if !table.has(key) {
-                table.missing(key, advice);
-            }
-        };
-        match word {
-            KindWord::Alertmanager => {
-                required("url", "such as \"http://127.0.0.1:9093\"");
-                let (url, token) = (secret("url"), secret("token"));
-                let ca_file = table.path("ca_file").map(|path| base.join(path));
-                Some(Self::Alertmanager {
-                    url: url?,
-                    token,
-                    ca_file,
-                })
-            }
-            KindWord::Webhook => {
-                required("url", "say where to send the alert");
-                let (url, token) = (secret("url"), secret("token"));
-                let ca_file = table.path("ca_file").map(|path| base.join(path));
-                let headers = table.secrets_by_name("headers").into_iter();
-                let headers = headers
-                    .map(|(name, secret)| (name, secret.relative_to(base)))
-                    .collect();
-                let template = table.text("template");
-                Some(Self::Webhook {
-                    url: url?,
-                    token,
-                    ca_file,
-                    headers,
-                    template,
-                })
-            }
-            KindWord::Email => Self::read_email(table, base),
-            KindWord::Command => {
-                required(
-                    "command",
-                    "list the program and its arguments, such as [\"/usr/local/bin/page\", \"oncall\"]",
-                );
-                let command = table.texts("command");
-                if table.has("command") && command.is_empty() {
-                    table.fault("command", "is empty: name a program and its arguments");
-                }
-                Some(Self::Command { command })
-            }
-        }
-    }
-
-    fn read_email(table: &Table<'_>, base: &Path) -> Option<Self> {
-        for (key, advice) in [
-            ("server", "name the mail server, such as \"mail.example.org:587\""),
-            ("from", "give the sender's address"),
-            ("to", "list the recipients' addresses"),
-        ] {
-            if !table.has(key) {
-                table.missing(key, advice);
-            }
-        }
-        let (server, from, to) = (table.text("server"), table.text("from"), table.texts("to"));
-        let (username, password) = (
-            table.text("username"),
-            table.secret("password").map(|secret| secret.relative_to(base)),
-        );
-        if table.has("to") && to.is_empty() {
-            table.fault("to", "nobody would get the alert: list at least one address");
-        }
-        let encryptions = [
-            ("tls", MailEncryption::Tls),
-            ("starttls", MailEncryption::StartTls),
-            ("none", MailEncryption::None),
-        ];
-        let encryption = table
-            .choice("encryption", &encryptions)
-            .unwrap_or(MailEncryption::StartTls);
-        Some(Self::Email {
-            server: server?,
-            from: from?,
-            to,
-            username,
-            password,
-            encryption,
-        })
     }
 }
