@@ -1,7 +1,13 @@
 //! Alerts that the daemon raises by itself, for those who have no Prometheus: the same names, labels and words as the
 //! rules of `observe::rules`.
 //!
+//! - `evaluation` tells which alerts hold, and what is to be said of them; `words` puts it into words.
+//! - `outbox` is what waits to be told; `desk` has the channels tell it.
 //! - `message` is what one alert says to people, and `channel` how it reaches them.
 
 pub mod channel;
+pub mod desk;
+pub mod evaluation;
 pub mod message;
+pub mod outbox;
+mod words;

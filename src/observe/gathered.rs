@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use crate::journal::{History, RunStart, Task};
 use crate::model::target_name::TargetName;
@@ -38,6 +39,7 @@ pub struct Gathered {
     pub running: Vec<RunStart>,
     pub tasks: Vec<TaskState>,
     pub heartbeats: Vec<HeartbeatState>,
+    pub alerts: AlertsState,
     /// Why the configuration that was last asked for is not in force.
     pub configuration_fault: Option<String>,
 }
@@ -59,6 +61,44 @@ pub struct TaskState {
     pub deadline: Option<Duration>,
     /// Slots without a run of their own, since the daemon started.
     pub skipped: u64,
+}
+
+/// How the daemon's own alerts stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct AlertsState {
+    pub firing: Vec<FiringAlert>,
+    /// Those of the configuration, in its order.
+    pub channels: Vec<ChannelState>,
+}
+
+/// An alert that people were told of, and that is not resolved.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct FiringAlert {
+    /// Its name and severity are among them.
+    pub labels: BTreeMap<String, String>,
+    pub summary: String,
+    /// Since when the condition holds.
+    pub since: DateTime<Utc>,
+}
+
+/// How one alert channel stands; counted since the daemon started.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChannelState {
+    pub name: String,
+    /// `alertmanager`, `webhook`, `email` or `command`.
+    pub kind: &'static str,
+    pub delivered: u64,
+    /// Tries that failed, and were not the last.
+    pub retried: u64,
+    /// Messages that several tries could not deliver; they are tried again.
+    pub failed: u64,
+    /// Messages that are not tried any more.
+    pub given_up: u64,
+    /// Messages that are not delivered yet.
+    pub waiting: u64,
+    pub last_delivered_at: Option<DateTime<Utc>>,
+    /// Why the last try failed; `null` where it did not.
+    pub fault: Option<String>,
 }
 
 /// How the heartbeat of one target stands.

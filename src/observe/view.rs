@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::journal::{ChainProblem, RunStart, Task};
 use crate::model::backup_id::BackupId;
-use crate::model::record::Entry;
+use crate::model::record::{Entry, Record};
 use crate::model::target_name::TargetName;
-use crate::observe::gathered::{Gathered, HeartbeatState, TaskState};
+use crate::observe::gathered::{AlertsState, Gathered, HeartbeatState, TaskState};
 use crate::observe::measures::{Counted, Measures};
 use crate::observe::status::{self, Recorded, TargetFacts, TargetStatus, source_clock};
 
@@ -38,6 +38,9 @@ pub struct View {
     pub configuration_fault: Option<String>,
     /// Records that are missing, changed or unreadable.
     pub record_problems: Vec<ChainProblem>,
+    pub alerts: AlertsState,
+    /// When every way that an alert test tried last brought it there.
+    pub last_alert_test_success_at: Option<DateTime<Utc>>,
     /// Those of the configuration, in its order.
     pub targets: Vec<TargetView>,
 }
@@ -124,9 +127,20 @@ impl View {
             journal_fault: gathered.journal_fault.clone(),
             configuration_fault: gathered.configuration_fault.clone(),
             record_problems: gathered.history.problems.clone(),
+            alerts: gathered.alerts.clone(),
+            last_alert_test_success_at: last_alert_test_success(&gathered.history.entries),
             targets: targets.collect(),
         }
     }
+}
+
+/// An alert test of any machine counts: the way to people is the same.
+fn last_alert_test_success<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<DateTime<Utc>> {
+    let succeeded = entries.into_iter().filter_map(|entry| match &entry.record {
+        Record::AlertTest(record) if record.succeeded => Some(record.finished_at),
+        _ => None,
+    });
+    succeeded.max()
 }
 
 impl TargetView {

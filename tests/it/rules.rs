@@ -1,11 +1,15 @@
 //! The alerting rules, judged by Prometheus' own tool: each fires when it should, and not otherwise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ernstfall::observe::{metrics, rules};
+use chrono::{DateTime, TimeDelta};
+use ernstfall::alert::evaluation::{Evaluation, Manner};
+use ernstfall::alert::message::Message;
+use ernstfall::observe::metrics::{self, Readings, Sample};
+use ernstfall::observe::rules;
 
 use crate::support::directory::TestDir;
 use crate::support::ernstfall::Ernstfall;
@@ -331,7 +335,8 @@ const CASES: &[Case] = &[
 ];
 
 /// Metrics of the daemon itself and not of a target.
-const OF_THE_DAEMON: [&str; 5] = [
+const OF_THE_DAEMON: [&str; 6] = [
+    "alert_deliveries_total",
     "build_info",
     "journal_up",
     "repository_up",
@@ -370,10 +375,16 @@ fn scraped(series: &str) -> String {
     format!("ernstfall_{name}{{{}}}", all.join(","))
 }
 
-fn write_test(text: &mut String, case: &Case, series: &[(&str, &str)], firing: bool) {
+/// With what every living daemon shows.
+fn all_series<'a>(series: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut all = vec![("build_info", "1+0x3000"), ("target_info", "1+0x3000")];
     all.retain(|(name, _)| !series.iter().any(|(own, _)| own == name));
     all.extend(series);
+    all
+}
+
+fn write_test(text: &mut String, case: &Case, series: &[(&str, &str)], firing: bool) {
+    let all = all_series(series);
     writeln!(text, "  - interval: 1m\n    input_series:").unwrap();
     for (name, values) in all {
         writeln!(
@@ -424,6 +435,120 @@ fn rules_are_well_formed_and_each_fires_when_it_should_and_not_otherwise() {
     let tried: BTreeSet<&str> = CASES.iter().map(|case| case.alert).collect();
     let printed: BTreeSet<&str> = rules::all().map(|rule| rule.name).collect();
     assert_eq!(tried, printed);
+}
+
+/// The values of a series minute by minute, in promtool's notation: `1+0x60 stale`. `None` where there is none.
+fn minutes(values: &str) -> Vec<Option<f64>> {
+    let mut minutes = Vec::new();
+    for part in values.split(' ') {
+        let Some((first, rest)) = part.split_once('+') else {
+            assert_eq!(part, "stale");
+            minutes.push(None);
+            continue;
+        };
+        let (step, times) = rest.split_once('x').unwrap();
+        let [first, step]: [f64; 2] = [first, step].map(|number| number.parse().unwrap());
+        let times: u32 = times.parse().unwrap();
+        minutes.extend((0..=times).map(|time| Some(first + step * f64::from(time))));
+    }
+    minutes
+}
+
+/// What a daemon sees that shows these metrics, so many minutes after 1970 began.
+fn readings(series: &[(&str, &str)], minute: usize) -> Readings {
+    let samples = series.iter().filter_map(|(name, values)| {
+        let value = minutes(values).get(minute).copied().flatten()?;
+        let scraped = scraped(name);
+        let (metric, labels) = scraped.trim_end_matches('}').split_once('{').unwrap();
+        let labels = labels.split(',').map(|label| {
+            let (name, value) = label.split_once('=').unwrap();
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        });
+        Some(Sample {
+            metric: metric.to_owned(),
+            labels: labels.collect(),
+            value,
+        })
+    });
+    Readings {
+        at: DateTime::UNIX_EPOCH + TimeDelta::minutes(minute as i64),
+        samples: samples.collect(),
+        complete: true,
+    }
+}
+
+/// What the daemon's own evaluation says when it has judged these metrics every minute.
+fn firing(series: &[(&str, &str)], at: &str) -> Vec<Message> {
+    let (count, unit) = at.split_at(at.len() - 1);
+    let unit = match unit {
+        "m" => 1,
+        "h" => 60,
+        "d" => 24 * 60,
+        _ => panic!("{at}"),
+    };
+    let manner = Manner {
+        repeat: TimeDelta::hours(4),
+        runbook_url: "https://docs.example.org/runbook.md".to_owned(),
+        labels: BTreeMap::new(),
+    };
+    let mut evaluation = Evaluation::default();
+    for minute in 0..=count.parse::<usize>().unwrap() * unit {
+        evaluation.evaluate(&readings(series, minute), &manner);
+    }
+    evaluation.firing().cloned().collect()
+}
+
+/// Only Prometheus can see that the daemon is gone.
+fn lives(series: &[(&str, &str)]) -> bool {
+    !series.contains(&("build_info", "1+0x30 stale")) && !series.contains(&("build_info", "1+0x60 stale"))
+}
+
+#[test]
+fn the_daemon_s_own_evaluation_fires_when_the_rules_do_with_the_same_labels_and_words() {
+    require!(promtool().is_some(), "promtool is not installed");
+    let directory = TestDir::new("rules");
+    directory.write("rules.yml", printed_rules(&directory));
+    let mut tests = "rule_files: [rules.yml]\nevaluation_interval: 1m\ntests:\n".to_owned();
+    for case in CASES {
+        let of_case = |series: &[(&str, &str)]| {
+            let mut firing = firing(&all_series(series), case.at);
+            firing.retain(|message| message.alert() == case.alert);
+            firing
+        };
+        if lives(case.is_quiet) {
+            assert_eq!(of_case(case.is_quiet), [], "{} should be quiet", case.alert);
+        }
+        if !lives(case.fires) {
+            continue;
+        }
+        let [message] = &of_case(case.fires)[..] else {
+            panic!("{} should fire", case.alert);
+        };
+        write_test(&mut tests, case, case.fires, true);
+        let labels: BTreeMap<&String, &String> = message
+            .labels
+            .iter()
+            .filter(|(name, _)| *name != "alertname")
+            .collect();
+        let annotations = serde_json::json!({
+            "summary": message.summary,
+            "description": message.description,
+            "runbook_url": message.runbook_url,
+        });
+        writeln!(
+            tests,
+            "    alert_rule_test:
+      - eval_time: {}
+        alertname: {}
+        exp_alerts: [{{exp_labels: {}, exp_annotations: {annotations}}}]",
+            case.at,
+            case.alert,
+            serde_json::to_string(&labels).unwrap(),
+        )
+        .unwrap();
+    }
+    directory.write("tests.yml", tests);
+    run_promtool(directory.path(), &["test", "rules", "tests.yml"]);
 }
 
 #[test]

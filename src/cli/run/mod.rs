@@ -268,6 +268,7 @@ impl Daemon {
             running: known.running,
             tasks: self.fleet.as_ref().map(Fleet::states).unwrap_or_default(),
             heartbeats: self.hearts.as_ref().map(Hearts::states).unwrap_or_default(),
+            alerts: Default::default(),
             configuration_fault: self.configuration_fault.clone(),
         }));
     }

@@ -3,12 +3,15 @@
 
 mod objectives;
 mod process;
+mod readings;
 mod restore_tests;
 mod runs;
 
 use prometheus::{Encoder, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::observe::view::{TargetView, View};
+
+pub use readings::{Readings, Sample};
 
 /// What the text is, for the header of an answer.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -33,12 +33,36 @@ pub(super) const METRICS: &[Metric<View>] = &[
         "Whether the configuration that was last asked for is in force.",
         |view| flag(Some(view.configuration_fault.is_none())),
     ),
+    Metric::counter(
+        "alert_deliveries_total",
+        "Alerts that the daemon told by its channels, or could not; without what only refreshes a receiver's memory.",
+        alert_deliveries,
+    )
+    .by(&["channel", "result"]),
+    Metric::gauge(
+        "last_alert_test_success_timestamp_seconds",
+        "When an alert test last arrived by every way that it tried.",
+        |view| timestamp(view.last_alert_test_success_at),
+    ),
     Metric::gauge(
         "record_problems",
         "Records of any target that are missing, changed or unreadable.",
         |view| count(view.repository_seen_at.map(|_| view.record_problems.len() as u64)),
     ),
 ];
+
+fn alert_deliveries(view: &View) -> Values<'_> {
+    let of_channel = view.alerts.channels.iter().flat_map(|channel| {
+        let counts = [
+            ("delivered", channel.delivered),
+            ("retried", channel.retried),
+            ("failed", channel.failed),
+            ("given_up", channel.given_up),
+        ];
+        counts.map(|(result, count)| (vec![channel.name.as_str(), result], count as f64))
+    });
+    of_channel.collect()
+}
 
 fn repository_up(view: &View) -> Values<'_> {
     let looked_at = view.repository_fault.is_some() || view.repository_seen_at.is_some();

@@ -14,6 +14,8 @@ pub(super) const RULES: &[Rule] = &[
             "(\n  last_over_time(ernstfall_build_info[1d])\n  unless on (job, instance) ernstfall_build_info\n)\nor absent(last_over_time(ernstfall_build_info[1d]))"
                 .to_owned()
         },
+        // Nobody can tell of oneself that one is not there.
+        condition: |_| Vec::new(),
         summary: "Ernstfall does not answer {{ $labels.instance }}",
         description: "Prometheus gets no metrics: backups and restore tests may have stopped, and no other alert can be relied on.",
     },
@@ -26,6 +28,7 @@ pub(super) const RULES: &[Rule] = &[
                 "(\n  last_over_time(ernstfall_target_info[1d])\n  unless {TARGET} ernstfall_target_info\n)\nand on (job, instance) ernstfall_build_info"
             )
         },
+        condition: |facts| facts.trail.vanished(facts.readings),
         summary: "{{ $labels.target }}: is no target any more",
         description: "The daemon runs, and knows this target no longer: it is neither backed up nor tested.",
     },
@@ -34,6 +37,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "10m",
         expression: || "ernstfall_repository_up == 0".to_owned(),
+        condition: |facts| facts.unset("ernstfall_repository_up"),
         summary: "Ernstfall cannot reach the repository",
         description: "No backup can be stored, and none can be restored from here. What is shown of backups is as of when they were last seen.",
     },
@@ -42,6 +46,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "5m",
         expression: || "ernstfall_journal_up == 0".to_owned(),
+        condition: |facts| facts.unset("ernstfall_journal_up"),
         summary: "Ernstfall cannot record what it does",
         description: "Runs leave no record, or their records cannot be read: whether backups succeed is not known here.",
     },
@@ -50,6 +55,11 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "0s",
         expression: || "increase(ernstfall_alert_deliveries_total{result=\"failed\"}[1h]) > 0".to_owned(),
+        condition: |facts| {
+            facts
+                .trail
+                .risen("ernstfall_alert_deliveries_total", Some(("result", "failed")))
+        },
         summary: "Ernstfall's own alerts do not arrive by {{ $labels.channel }}",
         description: "An alert was not delivered within the last hour: somebody should have been told something, and was not.",
     },
@@ -64,6 +74,7 @@ pub(super) const RULES: &[Rule] = &[
                 "(\n  {age}\n  > {TARGET} 3 * {interval} + 60\n)\nor {TARGET}\n(ernstfall_heartbeat_interval_seconds unless {TARGET} ernstfall_heartbeat_timestamp_seconds)"
             ))
         },
+        condition: |facts| facts.heartbeat_stopped(),
         summary: "{{ $labels.target }}: no heartbeat is written",
         description: "The heartbeat in the source has stopped: its recovery point is no longer measured, and the source may be down or read-only.",
     },
@@ -72,6 +83,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "10m",
         expression: || owned("abs(ernstfall_clock_skew_seconds) > 60"),
+        condition: |facts| facts.those("ernstfall_clock_skew_seconds", &[], |skew| skew.abs() > 60.0),
         summary: "{{ $labels.target }}: the clocks of source and daemon differ",
         description: "They differ by {{ $value | humanizeDuration }}. Recovery points are told by the source's clock.",
     },
@@ -80,6 +92,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "1m",
         expression: || "ernstfall_configuration_reload_success == 0".to_owned(),
+        condition: |facts| facts.unset("ernstfall_configuration_reload_success"),
         summary: "Ernstfall runs with its old configuration",
         description: "The configuration was changed, and could not be put in force.",
     },
@@ -88,6 +101,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "15m",
         expression: || "ernstfall_record_problems > 0".to_owned(),
+        condition: |facts| facts.positive("ernstfall_record_problems"),
         summary: "Records of Ernstfall are missing or changed",
         description: "{{ $value }} records are missing, changed or unreadable: what they said of backups and restore tests is not known.",
     },
@@ -96,6 +110,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Info,
         held_for: "1h",
         expression: || owned("ernstfall_problems > 0"),
+        condition: |facts| facts.positive("ernstfall_problems"),
         summary: "{{ $labels.target }}: something is wrong",
         description: "`ernstfall status` lists {{ $value }} problems. Most have an alert of their own; this is for those that have none.",
     },

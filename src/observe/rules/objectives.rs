@@ -14,6 +14,7 @@ pub(super) const RULES: &[Rule] = &[
             let objective = last_known("ernstfall_rpo_objective_seconds");
             owned(&format!("{exposure}\n> {TARGET} {objective}"))
         },
+        condition: |facts| facts.exposed(),
         summary: "{{ $labels.target }}: more would be lost than the RPO allows",
         description: "If the source died now, everything written in the last {{ $value | humanizeDuration }} would be lost, and the RPO allows less.",
     },
@@ -26,6 +27,7 @@ pub(super) const RULES: &[Rule] = &[
                 "ernstfall_stored_backups > 0\nunless {TARGET} ernstfall_recovery_point_timestamp_seconds"
             ))
         },
+        condition: |facts| facts.without_recovery_point(),
         summary: "{{ $labels.target }}: there are backups, and none is good",
         description: "All {{ $value }} backups were found bad, or are dated in the future. If the source died now, nothing could be recovered with certainty.",
     },
@@ -38,6 +40,7 @@ pub(super) const RULES: &[Rule] = &[
                 "ernstfall_stored_backups == 0\nunless {TARGET} ernstfall_running{{task=\"backup\"}} > 0"
             ))
         },
+        condition: |facts| facts.never_backed_up(),
         summary: "{{ $labels.target }}: there is no backup",
         description: "The target is configured, and has no backup in the repository. If the source died now, all of it would be lost.",
     },
@@ -46,6 +49,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "0s",
         expression: || owned("ernstfall_newest_backup_bad == 1"),
+        condition: |facts| facts.set("ernstfall_newest_backup_bad", &[]),
         summary: "{{ $labels.target }}: the newest backup is bad",
         description: "A restore test or scrub found that the newest backup cannot be relied on. The recovery point has fallen back to the newest backup not found bad.",
     },
@@ -54,6 +58,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "0s",
         expression: || owned("ernstfall_open_content_losses > 0"),
+        condition: |facts| facts.positive("ernstfall_open_content_losses"),
         summary: "{{ $labels.target }}: much of its content is gone",
         description: "A table is gone, or more than half of its rows, since the backup before. If nobody meant that, the data is in the backup before, which is kept.",
     },
@@ -66,6 +71,7 @@ pub(super) const RULES: &[Rule] = &[
                 "ernstfall_rpo_actual_seconds\n> {TARGET} ernstfall_rpo_objective_seconds"
             ))
         },
+        condition: |facts| facts.above("ernstfall_rpo_actual_seconds", "ernstfall_rpo_objective_seconds"),
         summary: "{{ $labels.target }}: the RPO was missed between the last two backups",
         description: "In the worst moment before the last backup was complete, the last {{ $value | humanizeDuration }} could have been lost. That is over now, and will come again with the same schedule.",
     },
@@ -78,6 +84,7 @@ pub(super) const RULES: &[Rule] = &[
                 "ernstfall_rto_actual_seconds\n> {TARGET} ernstfall_rto_objective_seconds"
             ))
         },
+        condition: |facts| facts.above("ernstfall_rto_actual_seconds", "ernstfall_rto_objective_seconds"),
         summary: "{{ $labels.target }}: a recovery takes longer than the RTO",
         description: "The last restore test that passed measured {{ $value | humanizeDuration }}, declared human times included.",
     },
@@ -86,6 +93,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "15m",
         expression: || owned("ernstfall_uncovered_databases > 0"),
+        condition: |facts| facts.positive("ernstfall_uncovered_databases"),
         summary: "{{ $labels.target }}: its server has databases that nobody backs up",
         description: "{{ $value }} databases on the server of this target belong to no target.",
     },
@@ -96,6 +104,7 @@ pub(super) const RULES: &[Rule] = &[
         expression: || {
             owned("sum by (job, instance, target) (ernstfall_open_findings{severity=\"critical\"}) > 0")
         },
+        condition: |facts| facts.critical_findings(),
         summary: "{{ $labels.target }}: critical findings are open",
         description: "The last backup or restore test had {{ $value }} critical findings.",
     },
@@ -104,6 +113,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Info,
         held_for: "1h",
         expression: || owned("ernstfall_not_covered_objects > 0"),
+        condition: |facts| facts.positive("ernstfall_not_covered_objects"),
         summary: "{{ $labels.target }}: its backups do not hold everything",
         description: "{{ $value }} objects are named as not covered: a recovery would be without them.",
     },

@@ -10,6 +10,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "0s",
         expression: || owned("ernstfall_last_restore_test_verdict{verdict=\"failed\"} == 1"),
+        condition: |facts| facts.set("ernstfall_last_restore_test_verdict", &[("verdict", "failed")]),
         summary: "{{ $labels.target }}: a restore test failed: the backup is bad",
         description: "The backup that was tested last could not be restored, or the copy is not what the source had sent.",
     },
@@ -18,6 +19,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "5m",
         expression: || owned("ernstfall_last_backup_result{result=\"failed\"} == 1"),
+        condition: |facts| facts.set("ernstfall_last_backup_result", &[("result", "failed")]),
         summary: "{{ $labels.target }}: the last backup failed",
         description: "No backup has succeeded since. What is there is still good, and grows older.",
     },
@@ -26,6 +28,12 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "15m",
         expression: || owned("ernstfall_last_restore_test_verdict{verdict=\"could-not-run\"} == 1"),
+        condition: |facts| {
+            facts.set(
+                "ernstfall_last_restore_test_verdict",
+                &[("verdict", "could-not-run")],
+            )
+        },
         summary: "{{ $labels.target }}: restore tests cannot run",
         description: "The surroundings are at fault, not the backup: nothing new is known of whether it can be restored.",
     },
@@ -38,6 +46,7 @@ pub(super) const RULES: &[Rule] = &[
                 "ernstfall_stored_backups > 0\nunless {TARGET} ernstfall_last_restore_test_timestamp_seconds{{verdict=~\"passed|failed\"}}"
             ))
         },
+        condition: |facts| facts.never_restored(),
         summary: "{{ $labels.target }}: no backup was ever restored",
         description: "There are {{ $value }} backups, and no restore test has said anything of any of them.",
     },
@@ -51,6 +60,7 @@ pub(super) const RULES: &[Rule] = &[
                 "time() - {next} > 0\nunless {TASK} ernstfall_running > 0"
             ))
         },
+        condition: |facts| facts.overdue(),
         summary: "{{ $labels.target }}: {{ $labels.task }} is overdue",
         description: "It was due {{ $value | humanizeDuration }} ago, and does not run.",
     },
@@ -63,6 +73,7 @@ pub(super) const RULES: &[Rule] = &[
                 "time() - ernstfall_running_since_timestamp_seconds\n> {TASK} ernstfall_run_deadline_seconds"
             ))
         },
+        condition: |facts| facts.hung(),
         summary: "{{ $labels.target }}: {{ $labels.task }} has run far too long",
         description: "It has been running for {{ $value | humanizeDuration }}, beyond its deadline, and has not ended although it was told to.",
     },
@@ -71,6 +82,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "15m",
         expression: || owned("ernstfall_last_run_interrupted == 1"),
+        condition: |facts| facts.set("ernstfall_last_run_interrupted", &[]),
         summary: "{{ $labels.target }}: {{ $labels.task }} was interrupted",
         description: "Its last run was killed, or the machine went down under it, and there was none since.",
     },
@@ -79,6 +91,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "15m",
         expression: || owned("ernstfall_last_prune_failed == 1"),
+        condition: |facts| facts.set("ernstfall_last_prune_failed", &[]),
         summary: "{{ $labels.target }}: backups that should go are not removed",
         description: "The last run of prune failed. Nothing is in danger, and the repository grows.",
     },
@@ -87,6 +100,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Info,
         held_for: "0s",
         expression: || owned("increase(ernstfall_skipped_runs_total[6h]) > 0"),
+        condition: |facts| facts.trail.risen("ernstfall_skipped_runs_total", None),
         summary: "{{ $labels.target }}: {{ $labels.task }} runs less often than it should",
         description: "Within six hours slots of the schedule passed without a run of their own, since the run before still ran or waited.",
     },

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use crate::journal::run::tests::backup_record;
 use crate::journal::{History, RunId, RunStart, Task};
+use crate::model::alert_record::AlertTestRecord;
 use crate::model::manifest::{Manifest, Shrank};
 use crate::model::record::{BackupRecord, FORMAT, InterruptedRecord, Outcome, Phase, Record, Verdict};
 use crate::model::samples::{entries, id, manifest, restore_test, target, time};
 use crate::model::upkeep::PruneRecord;
 use crate::model::verification::{Finding, Severity};
-use crate::observe::gathered::{Gathered, HeartbeatState, TaskState};
+use crate::observe::gathered::{AlertsState, ChannelState, Gathered, HeartbeatState, TaskState};
 use crate::observe::measures::Counted;
 use crate::observe::status::TargetFacts;
 use crate::repository::Manifests;
@@ -159,6 +160,19 @@ pub(super) fn run_under_way(task: Task, backup: Option<i64>, started_at: i64) ->
     }
 }
 
+fn alert_test(succeeded: bool, at: i64) -> Record {
+    Record::AlertTest(AlertTestRecord {
+        format: FORMAT,
+        id: RunId::new(time(at)).unwrap().to_string(),
+        alert: "ErnstfallRpoMissed".to_owned(),
+        target: None,
+        succeeded,
+        started_at: time(at),
+        finished_at: time(at),
+        deliveries: Vec::new(),
+    })
+}
+
 /// Everything is known.
 pub(super) fn whole() -> Gathered {
     let mut shrunken = manifest(2);
@@ -176,6 +190,8 @@ pub(super) fn whole() -> Gathered {
         restore_test(1, Failed, HOUR + 1000),
         Record::Backup(backup(2)),
         test_with_phases(2, 2 * HOUR + 900),
+        alert_test(true, 2 * HOUR + 1000),
+        alert_test(false, 2 * HOUR + 1100),
     ];
     Gathered {
         tasks: vec![
@@ -190,6 +206,20 @@ pub(super) fn whole() -> Gathered {
             fault: None,
         }],
         running: vec![run_under_way(Task::Backup, Some(3), 3 * HOUR)],
+        alerts: AlertsState {
+            firing: Vec::new(),
+            channels: vec![ChannelState {
+                name: "pager".to_owned(),
+                kind: "webhook",
+                delivered: 7,
+                retried: 3,
+                failed: 1,
+                given_up: 0,
+                waiting: 2,
+                last_delivered_at: None,
+                fault: None,
+            }],
+        },
         ..gathered(vec![manifest(0), manifest(1), shrunken], records)
     }
 }
