@@ -4,10 +4,17 @@
 //! - `evaluation` tells which alerts hold, and what is to be said of them; `words` puts it into words.
 //! - `outbox` is what waits to be told; `desk` has the channels tell it.
 //! - `message` is what one alert says to people, and `channel` how it reaches them.
+//! - `ping` tells a dead-man switch that this daemon lives. It and the channels share `http`; both come by their secrets `late`.
 
+mod authorities;
 pub mod channel;
 pub mod desk;
 pub mod evaluation;
+mod facts;
+pub mod http;
+pub mod late;
 pub mod message;
 pub mod outbox;
+pub mod ping;
+mod redaction;
 mod words;

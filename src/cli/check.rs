@@ -19,6 +19,8 @@ use super::setup::{self, Setup};
 pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Failure> {
     let setup = Setup::load(global)?;
     let targets = setup.targets(&options.targets)?;
+    // A template that cannot be used is a fault of the configuration.
+    setup.channels()?;
     let mut view = View {
         json: global.json,
         quiet: global.quiet,

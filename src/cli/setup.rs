@@ -1,5 +1,6 @@
 //! From the configuration to what the use cases need.
 
+mod alerts;
 mod heartbeat;
 mod http;
 mod settle;

@@ -59,24 +59,24 @@ pub enum ChannelKind {
         values: Vec<(String, SecretSource)>,
     },
     Email {
-        server: MailServer,
         from: String,
         to: Vec<String>,
-        /// Both or none.
-        login: Option<(String, SecretSource)>,
-        encryption: MailEncryption,
-        /// Authorities that are trusted beside those of the system.
-        ca_file: Option<PathBuf>,
+        server: MailServer,
     },
     Command {
         command: Vec<String>,
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct MailServer {
     pub host: String,
     pub port: u16,
+    pub encryption: MailEncryption,
+    /// Authorities that are trusted beside those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Name and password.
+    pub login: Option<(String, SecretSource)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,21 +239,32 @@ impl ChannelKind {
     }
 
     fn read_email(table: &Table<'_>, base: &Path) -> Option<Self> {
+        require(table, "from", "give the sender's address");
+        require(table, "to", "list the recipients' addresses");
+        let (from, to) = (table.text("from"), table.texts("to"));
+        if table.has("to") && to.is_empty() {
+            table.fault("to", "nobody would get the alert: list at least one address");
+        }
+        let server = MailServer::read(table, base);
+        Some(Self::Email {
+            from: from?,
+            to,
+            server: server?,
+        })
+    }
+}
+
+impl MailServer {
+    fn read(table: &Table<'_>, base: &Path) -> Option<Self> {
         require(
             table,
             "server",
             "name the mail server, such as \"mail.example.org:587\"",
         );
-        require(table, "from", "give the sender's address");
-        require(table, "to", "list the recipients' addresses");
-        let server = table.parsed_with("server", MailServer::parse);
-        let (from, to) = (table.text("from"), table.texts("to"));
+        let address = table.parsed_with("server", host_and_port);
         let username = table.text("username");
         let password = table.secret("password").map(|secret| secret.relative_to(base));
         let ca_file = table.path("ca_file").map(|path| base.join(path));
-        if table.has("to") && to.is_empty() {
-            table.fault("to", "nobody would get the alert: list at least one address");
-        }
         for (one, other) in [("username", "password"), ("password", "username")] {
             if table.has(one) && !table.has(other) {
                 table.fault(one, format!("needs `{other}` as well: give both, or none"));
@@ -267,46 +278,39 @@ impl ChannelKind {
         let encryption = table
             .choice("encryption", &encryptions)
             .unwrap_or(MailEncryption::StartTls);
-        let server = server?;
-        if encryption == MailEncryption::None && table.has("password") && !server.is_loopback() {
+        let (host, port) = address?;
+        if encryption == MailEncryption::None && table.has("password") && !is_loopback(&host) {
             table.fault(
                 "encryption",
                 "the password would cross the network in the clear: write \"starttls\" or \"tls\", or remove `username` and `password`",
             );
         }
-        Some(Self::Email {
-            server,
-            from: from?,
-            to,
-            login: username.zip(password),
+        Some(Self {
+            host,
+            port,
             encryption,
             ca_file,
+            login: username.zip(password),
         })
     }
 }
 
-impl MailServer {
-    fn parse(text: &str) -> Result<Self, String> {
-        let advice =
-            || format!("{text:?} is not a server: write HOST:PORT, such as \"mail.example.org:587\"");
-        let (host, port) = text.rsplit_once(':').ok_or_else(advice)?;
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(advice)?;
-        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let host = inner.unwrap_or(host);
-        let is_host = inner.is_some() || !host.contains(':');
-        if host.is_empty() || !is_host || host.contains(char::is_whitespace) {
-            return Err(advice());
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let advice = || format!("{text:?} is not a server: write HOST:PORT, such as \"mail.example.org:587\"");
+    let (host, port) = text.rsplit_once(':').ok_or_else(advice)?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(advice)?;
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = inner.unwrap_or(host);
+    let is_host = inner.is_some() || !host.contains(':');
+    if host.is_empty() || !is_host || host.contains(char::is_whitespace) {
+        return Err(advice());
     }
+    Ok((host.to_owned(), port))
+}
 
-    fn is_loopback(&self) -> bool {
-        let address = self.host.parse::<IpAddr>();
-        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    }
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn require(table: &Table<'_>, key: &'static str, advice: &str) {

@@ -383,11 +383,11 @@ fn a_password_may_go_in_the_clear_to_this_machine_only() {
             "{SMALLEST}\n[[alert.channel]]\nkind = \"email\"\nserver = \"{server}\"\nfrom = \"a@b\"\nto = [\"a@b\"]\nusername = \"a\"\npassword = \"b\"\nencryption = \"none\"\n"
         ));
         let config = config.unwrap_or_else(|error| panic!("{error}"));
-        let ChannelKind::Email { server, login, .. } = &config.alert.channels[0].kind else {
+        let ChannelKind::Email { server, .. } = &config.alert.channels[0].kind else {
             panic!("not a mail server");
         };
         assert_eq!((server.host.as_str(), server.port), (host, 25));
-        assert!(login.is_some());
+        assert!(server.login.is_some());
     }
 }
 

@@ -1,4 +1,12 @@
 //! How an alert reaches people.
+//!
+//! What one channel says of a secret, or of what a receiver answered, never shows the secret.
+
+pub mod alertmanager;
+pub mod command;
+pub mod email;
+pub mod template;
+pub mod webhook;
 
 use std::time::Duration;
 
@@ -41,6 +49,25 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// Trying again soon will not help: somebody has to change something.
     pub lasting: bool,
+}
+
+impl Failure {
+    /// Trying again may help.
+    pub fn may_pass(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            retry_after: None,
+            lasting: false,
+        }
+    }
+
+    /// Somebody has to change something first.
+    pub fn lasts(reason: impl Into<String>) -> Self {
+        Self {
+            lasting: true,
+            ..Self::may_pass(reason)
+        }
+    }
 }
 
 /// A channel of the configuration.

@@ -2,8 +2,10 @@
 //!
 //! - `jobs` is what is run by schedule.
 //! - `fleet` starts a loop for each task and target of a configuration; `hearts` one for each heartbeat.
+//! - `alerts` judges what was gathered, and has people told.
 //! - `known` is what jobs and views know of runs and backups; `look` keeps it true.
 
+mod alerts;
 mod fleet;
 mod hearts;
 mod jobs;
@@ -30,6 +32,7 @@ use super::arguments::Global;
 use super::exit::{Exit, Failure};
 use super::setup::Setup;
 
+use alerts::Alerts;
 use fleet::{Fleet, Yard};
 use hearts::Hearts;
 use known::{Chains, Watcher};
@@ -59,7 +62,8 @@ pub(super) async fn run(global: &Global) -> Result<Exit, Failure> {
         Some(settings) => Some(Server::bind(&settings).await.map_err(Failure::operation)?),
         None => None,
     };
-    let mut daemon = Daemon::new(global.clone(), setup, watcher);
+    let alerts = Alerts::open(&setup)?;
+    let mut daemon = Daemon::new(global.clone(), setup, watcher, alerts);
     daemon.open(server);
     daemon.first_look().await;
     let exit = daemon.serve(hangups).await;
@@ -108,6 +112,7 @@ struct Daemon {
     yard: Yard,
     fleet: Option<Fleet>,
     hearts: Option<Hearts>,
+    alerts: Alerts,
     pages: Option<Reloader>,
     supervisor: Supervisor,
     gathered: watch::Sender<Arc<Gathered>>,
@@ -115,13 +120,14 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(global: Global, setup: Arc<Setup>, watcher: Arc<Watcher>) -> Self {
+    fn new(global: Global, setup: Arc<Setup>, watcher: Arc<Watcher>, alerts: Alerts) -> Self {
         Self {
             global,
             setup: watch::channel(setup).0,
             yard: Yard::new(watcher, Utc::now()),
             fleet: None,
             hearts: None,
+            alerts,
             pages: None,
             supervisor: Supervisor::of_this_process(),
             gathered: watch::channel(Arc::default()).0,
@@ -178,6 +184,9 @@ impl Daemon {
         let (supervisor, pulses) = (self.supervisor.clone(), self.yard.pulses.clone());
         let watchdog = tokio::spawn(async move { supervisor.watch(&pulses).await });
         self.gather();
+        let (setup_now, gathered) = (self.setup.subscribe(), self.gathered.subscribe());
+        self.alerts
+            .start(setup_now, gathered, &self.yard.pulses, &self.yard.loops);
         self.supervisor.ready(&self.in_words());
         tracing::info!("ready: {}", self.in_words());
         self.turn(&mut hangups, &cancel).await;
@@ -249,6 +258,7 @@ impl Daemon {
         if let (Some(pages), Some(settings)) = (&self.pages, setup.http()?) {
             pages.reload(&settings).map_err(Failure::operation)?;
         }
+        self.alerts.reload(&setup)?;
         Ok(setup)
     }
 
@@ -268,7 +278,7 @@ impl Daemon {
             running: known.running,
             tasks: self.fleet.as_ref().map(Fleet::states).unwrap_or_default(),
             heartbeats: self.hearts.as_ref().map(Hearts::states).unwrap_or_default(),
-            alerts: Default::default(),
+            alerts: self.alerts.state(),
             configuration_fault: self.configuration_fault.clone(),
         }));
     }
