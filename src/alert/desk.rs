@@ -52,6 +52,8 @@ pub struct Desk {
 struct State {
     kept: Kept,
     standing: BTreeMap<String, Standing>,
+    /// What is on disk.
+    saved: Vec<u8>,
 }
 
 /// What a restart must not forget.
@@ -93,7 +95,7 @@ impl Desk {
             clock,
             state: Mutex::new(State {
                 kept,
-                standing: BTreeMap::new(),
+                ..State::default()
             }),
             channels: watch::channel(Arc::default()).0,
             queued: watch::channel(()).0,
@@ -129,7 +131,7 @@ impl Desk {
         for channel in channels.iter() {
             state.refresh(channel, now);
         }
-        self.save(&state);
+        self.save(&mut state);
         drop(state);
         self.queued.send_replace(());
     }
@@ -278,7 +280,7 @@ impl Desk {
             },
         };
         state.count(name, waiting, &told, result, now);
-        self.save(&state);
+        self.save(&mut state);
         drop(state);
         // That a receiver still knows what it was told is no news.
         let is_news = !waiting.refresh || result != Some(Delivery::Delivered);
@@ -329,13 +331,15 @@ impl Desk {
         channels.iter().find(|one| one.name == name).cloned()
     }
 
-    fn save(&self, state: &State) {
-        let saved = serde_json::to_vec_pretty(&state.kept)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| {
-                let folder = self.path.with_file_name(".tmp");
-                write_over(&folder, &self.path, &bytes)
-            });
+    fn save(&self, state: &mut State) {
+        let saved = serde_json::to_vec_pretty(&state.kept).map_err(std::io::Error::other);
+        let saved = saved.and_then(|bytes| {
+            if bytes != state.saved {
+                write_over(&self.path.with_file_name(".tmp"), &self.path, &bytes)?;
+                state.saved = bytes;
+            }
+            Ok(())
+        });
         if let Err(error) = saved {
             tracing::error!(
                 "keep the state of alerts in {}: {error}; after a restart some may be told again",

@@ -45,7 +45,7 @@ pub(super) async fn run(global: &Global, options: &List) -> Result<Exit, Failure
         None => options.targets.targets.is_empty(),
     };
     let wanted = |entry: &&Entry| asked_for(entry.record.target());
-    let mut entries: Vec<&Entry> = history.entries.iter().filter(wanted).collect();
+    let mut entries: Vec<&Entry> = history.iter().filter(wanted).collect();
     if options.what == Listed::Alerts {
         entries.retain(|entry| matches!(entry.record, Record::AlertDelivery(_) | Record::AlertTest(_)));
     }

@@ -27,6 +27,7 @@ pub(super) fn settings(target: &config::Target) -> Settings {
         target: target.name.clone(),
         retention: setup::policy(target),
         max_snapshot_age: target.max_snapshot_age.into(),
+        known: None,
     }
 }
 

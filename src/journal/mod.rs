@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -20,7 +21,7 @@ pub mod history;
 mod places;
 
 pub use error::Error;
-pub use history::{ChainProblem, History};
+pub use history::{ChainProblem, Elsewhere, History};
 pub use run::{InterruptedRun, Run, RunId, RunStart, Task};
 
 /// The journal in one state directory.
@@ -106,7 +107,7 @@ impl Journal {
                 reason: fault.to_string(),
             })?;
             // It may have been killed between the two steps.
-            let is_it = |ours: &Entry| ours.chain == self.chain && ours.record.id() == entry.record.id();
+            let is_it = |ours: &Arc<Entry>| ours.chain == self.chain && ours.record.id() == entry.record.id();
             if !self.entries()?.iter().any(is_it) {
                 self.append(entry.record)?;
             }
@@ -143,7 +144,7 @@ impl Journal {
     }
 
     /// What this machine recorded, by the time it ended.
-    pub fn entries(&self) -> Result<Vec<Entry>, Error> {
+    pub fn entries(&self) -> Result<Vec<Arc<Entry>>, Error> {
         Ok(self.history()?.entries)
     }
 
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(journal.entries().unwrap().len(), 2);
         assert_eq!(journal.deliver(&repository).await.unwrap(), 2);
         // The record that had lost its number is delivered under another one, once.
-        let ids = |entries: Vec<Entry>| -> Vec<String> {
+        let ids = |entries: Vec<Arc<Entry>>| -> Vec<String> {
             entries.iter().map(|entry| entry.record.id().to_owned()).collect()
         };
         let all = [backup_record(0), backup_record(1)].map(|record| record.id().to_owned());

@@ -26,7 +26,7 @@ const SHORTEST_DEADLINE: Duration = Duration::from_secs(6 * 3600);
 const DEADLINE_FACTOR: u32 = 5;
 
 /// Of so many runs.
-const DEADLINE_RUNS: usize = 10;
+pub const DEADLINE_RUNS: usize = 10;
 
 /// A run of this task and target that came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -115,7 +115,7 @@ pub struct Recorded<'a> {
 impl<'a> From<&'a History> for Recorded<'a> {
     fn from(history: &'a History) -> Self {
         Self {
-            entries: history.entries.iter().collect(),
+            entries: history.iter().collect(),
             problems: &history.problems,
         }
     }

@@ -106,7 +106,7 @@ impl View {
     pub fn of(gathered: &Gathered, now: DateTime<Utc>) -> Self {
         // Records are walked through once, and not once for each target.
         let mut records: BTreeMap<&TargetName, Vec<&Entry>> = BTreeMap::new();
-        for entry in &gathered.history.entries {
+        for entry in gathered.history.iter() {
             if let Some(target) = entry.record.target() {
                 records.entry(target).or_default().push(entry);
             }
@@ -128,7 +128,7 @@ impl View {
             configuration_fault: gathered.configuration_fault.clone(),
             record_problems: gathered.history.problems.clone(),
             alerts: gathered.alerts.clone(),
-            last_alert_test_success_at: last_alert_test_success(&gathered.history.entries),
+            last_alert_test_success_at: last_alert_test_success(gathered.history.iter()),
             targets: targets.collect(),
         }
     }

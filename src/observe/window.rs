@@ -5,56 +5,126 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::alert_record::Delivery;
+use crate::model::agenda::DEADLINE_RUNS;
 use crate::model::backup_id::BackupId;
 use crate::model::record::{Entry, Outcome, Record, Verdict};
 use crate::model::target_name::TargetName;
 use crate::observe::status::Counts;
+use crate::ops::prune::time_of_reading;
 use crate::repository::Manifests;
 
-/// Of each kind of record and way to end, the newest so many are kept for each target.
-const KEPT: usize = 20;
+/// Of each kind of record and way to end, the newest so many are kept for each target: as many as deadlines are made
+/// from, and more than it takes for the longest pause between tries.
+const KEPT: usize = DEADLINE_RUNS;
 
 /// Runs that were let go of, by target.
 pub type Forgotten = BTreeMap<TargetName, Counts>;
 
 /// Records that are alike: of one target, kind and way to end.
-type Class = (Option<TargetName>, u8, u8);
+type Class<'a> = (Option<&'a TargetName>, u8, u8);
+
+/// After so many records that came in, it is looked which of them still say something.
+const TRIM_EVERY: usize = 1000;
+
+/// Records as they are heard, in any order, of which only those are kept that still say something.
+pub struct Window<'a> {
+    manifests: &'a BTreeMap<TargetName, Arc<Manifests>>,
+    entries: Vec<Arc<Entry>>,
+    forgotten: Forgotten,
+    /// The newest record heard of each chain.
+    read: BTreeMap<String, u64>,
+    trim_at: usize,
+}
+
+impl<'a> Window<'a> {
+    /// For records that speak of these backups.
+    pub fn new(manifests: &'a BTreeMap<TargetName, Arc<Manifests>>) -> Self {
+        Self {
+            manifests,
+            entries: Vec::new(),
+            forgotten: Forgotten::new(),
+            read: BTreeMap::new(),
+            trim_at: TRIM_EVERY,
+        }
+    }
+
+    pub fn hear(&mut self, entry: Arc<Entry>) {
+        let read = self.read.entry(entry.chain.clone()).or_default();
+        *read = entry.sequence.max(*read);
+        self.entries.push(entry);
+        if self.entries.len() >= self.trim_at {
+            let entries = std::mem::take(&mut self.entries);
+            self.entries = trim(entries, self.manifests, &mut self.forgotten);
+            self.trim_at = 2 * self.entries.len() + TRIM_EVERY;
+        }
+    }
+
+    /// What is left, what was let go of, and the newest record heard of each chain.
+    pub fn into_kept(self) -> (Vec<Arc<Entry>>, Forgotten, BTreeMap<String, u64>) {
+        (self.entries, self.forgotten, self.read)
+    }
+}
 
 /// Lets go of the records that say nothing any more of backups that exist, and are not among the newest of their kind.
-/// The records are in the order in which runs ended, and stay in it.
+/// Those that are left are in the order in which runs ended.
+///
+/// Retention may decide by what is left as it does by all: on each backup that exists, the last word of each kind stays
+/// (verdicts, acknowledgements), and so does the restore that took longest. That holds for backups that are known here,
+/// also those whose manifest cannot be read now; what is said of others is lost.
 pub fn trim(
-    entries: Vec<Entry>,
+    mut entries: Vec<Arc<Entry>>,
     manifests: &BTreeMap<TargetName, Arc<Manifests>>,
     forgotten: &mut Forgotten,
-) -> Vec<Entry> {
+) -> Vec<Arc<Entry>> {
+    entries.sort_by_key(|entry| entry.record.finished_at());
     let existing: HashSet<(&TargetName, &BackupId)> = manifests
         .iter()
-        .flat_map(|(target, listed)| listed.readable.iter().map(move |one| (target, &one.id)))
+        .flat_map(|(target, listed)| listed.ids().into_iter().map(move |id| (target, id)))
         .collect();
-    let mut newest: HashMap<Class, usize> = HashMap::new();
-    let mut said: HashSet<(BackupId, u8)> = HashSet::new();
-    let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
-    for entry in entries.into_iter().rev() {
-        let target = entry.record.target().cloned();
+    let longest = longest_of_each_target(&entries);
+    let mut newest: HashMap<Class<'_>, usize> = HashMap::new();
+    let mut said: HashSet<(&TargetName, &BackupId, u8)> = HashSet::new();
+    let mut kept: Vec<Arc<Entry>> = Vec::with_capacity(entries.len());
+    for entry in entries.iter().rev() {
+        let target = entry.record.target();
         let (kind, end) = class(&entry.record);
-        let of_class = newest.entry((target.clone(), kind, end)).or_default();
+        let of_class = newest.entry((target, kind, end)).or_default();
         *of_class += 1;
         let is_new = *of_class <= KEPT;
         // The last word of each kind on each backup.
-        let speaks = about(&entry.record)
-            .into_iter()
-            .filter_map(|id| Some((target.as_ref()?, id)))
-            .any(|(target, id)| {
-                existing.contains(&(target, id)) && said.insert((id.clone(), kind * 8 + end))
-            });
-        if is_new || speaks {
-            kept.push(entry);
+        let mut speaks = false;
+        for (id, word) in about(&entry.record, end) {
+            speaks |= target.is_some_and(|target| existing.contains(&(target, id)) && said.insert((target, id, kind * 8 + word)));
+        }
+        let is_longest = target
+            .and_then(|target| longest.get(target))
+            .is_some_and(|longest| Arc::ptr_eq(longest, entry));
+        if is_new || speaks || is_longest {
+            kept.push(Arc::clone(entry));
         } else if let Some(target) = target {
-            forgotten.entry(target).or_default().note(&entry.record);
+            forgotten.entry(target.clone()).or_default().note(&entry.record);
         }
     }
     kept.reverse();
     kept
+}
+
+/// The runs that may have read a backup for longer than any other.
+fn longest_of_each_target(entries: &[Arc<Entry>]) -> HashMap<&TargetName, &Arc<Entry>> {
+    let mut longest: HashMap<&TargetName, &Arc<Entry>> = HashMap::new();
+    for entry in entries
+        .iter()
+        .filter(|entry| time_of_reading(&entry.record).is_some())
+    {
+        let Some(target) = entry.record.target() else {
+            continue;
+        };
+        let of_target = longest.entry(target).or_insert(entry);
+        if time_of_reading(&entry.record) > time_of_reading(&of_target.record) {
+            *of_target = entry;
+        }
+    }
+    longest
 }
 
 /// Kind and way to end, as numbers below 8.
@@ -63,11 +133,6 @@ fn class(record: &Record) -> (u8, u8) {
         Outcome::Succeeded => 0,
         Outcome::Failed => 1,
         Outcome::Cancelled => 2,
-    };
-    let of_verdict = |verdict| match verdict {
-        Verdict::Passed => 0,
-        Verdict::Failed => 1,
-        Verdict::CouldNotRun => 2,
     };
     match record {
         Record::Backup(record) => (0, of_outcome(record.outcome)),
@@ -91,13 +156,25 @@ fn class(record: &Record) -> (u8, u8) {
     }
 }
 
-/// The backups that a record says something of.
-fn about(record: &Record) -> Vec<&BackupId> {
+fn of_verdict(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Passed => 0,
+        Verdict::Failed => 1,
+        Verdict::CouldNotRun => 2,
+    }
+}
+
+/// The backups that a record with this end says something of, and what: of one scrub, not the same of each.
+fn about(record: &Record, end: u8) -> Vec<(&BackupId, u8)> {
     match record {
-        Record::Backup(record) => record.backup.iter().collect(),
-        Record::RestoreTest(record) => record.backup.iter().collect(),
-        Record::Scrub(record) => record.backups.iter().map(|one| &one.backup).collect(),
-        Record::Acknowledgement(record) => vec![&record.backup],
+        Record::Backup(record) => record.backup.iter().map(|id| (id, end)).collect(),
+        Record::RestoreTest(record) => record.backup.iter().map(|id| (id, end)).collect(),
+        Record::Scrub(record) => record
+            .backups
+            .iter()
+            .map(|one| (&one.backup, of_verdict(one.verdict)))
+            .collect(),
+        Record::Acknowledgement(record) => vec![(&record.backup, end)],
         Record::Restore(_)
         | Record::Interrupted(_)
         | Record::Prune(_)
@@ -145,15 +222,22 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::journal::History;
     use crate::journal::run::tests::backup_record;
+    use crate::model::retention::Policy;
     use crate::model::samples::{entries, id, manifest, restore_test, target, time};
     use crate::model::upkeep::{AcknowledgementRecord, ScrubRecord, ScrubbedBackup};
+    use crate::model::verdicts::Verdicts;
     use crate::observe::measures::Measures;
     use crate::observe::status::{self, Recorded, TargetFacts};
+    use crate::ops::prune::{Plan, Settings};
+    use crate::repository::keys::manifest_key;
+    use crate::repository::{Inventory, Unreadable};
 
     /// A record of one kind and end about one backup.
     fn record(kind: u8, end: usize, backup: i64, at: i64) -> Record {
@@ -176,13 +260,16 @@ mod tests {
                 reason: None,
                 started_at: time(at),
                 finished_at: time(at),
-                backups: vec![ScrubbedBackup {
-                    backup: id(backup),
-                    verdict,
-                    objects: 1,
-                    bytes: 1,
-                    faults: Vec::new(),
-                }],
+                // Not the same of each.
+                backups: [(backup, verdict), (backup + 1, Verdict::CouldNotRun)]
+                    .map(|(backup, verdict)| ScrubbedBackup {
+                        backup: id(backup),
+                        verdict,
+                        objects: 1,
+                        bytes: 1,
+                        faults: Vec::new(),
+                    })
+                    .into(),
             }),
             2 => Record::Acknowledgement(AcknowledgementRecord {
                 format: 1,
@@ -193,8 +280,46 @@ mod tests {
                 by: "somebody".to_owned(),
                 reason: None,
             }),
-            _ => restore_test(backup, verdict, at),
+            _ => {
+                let Record::RestoreTest(mut record) = restore_test(backup, verdict, at) else {
+                    unreachable!("it makes records of restore tests");
+                };
+                // Any of them may be the longest.
+                record.started_at = time(at - at * 7919 % 50 * 3600);
+                Record::RestoreTest(record)
+            }
         }
+    }
+
+    fn prune_settings() -> Settings {
+        Settings {
+            target: target(),
+            retention: Some(Policy {
+                last: 1,
+                daily: 0,
+                weekly: 0,
+                monthly: 0,
+                yearly: 0,
+                time_zone: crate::model::time_zone::Tz::UTC,
+            }),
+            max_snapshot_age: Duration::ZERO,
+            known: None,
+        }
+    }
+
+    #[test]
+    fn the_last_word_on_a_backup_is_not_that_of_a_scrub_that_could_not_read_it() {
+        let later = (1..).take(2 * KEPT).map(|at| record(1, 1, 0, at));
+        let records: Vec<Record> = std::iter::once(record(1, 1, 1, 0)).chain(later).collect();
+        let all: Vec<Arc<Entry>> = entries(records).into_iter().map(Arc::new).collect();
+        let listed = Manifests {
+            readable: vec![manifest(0), manifest(1)],
+            ..Manifests::default()
+        };
+        let manifests = [(target(), Arc::new(listed))].into();
+        let kept = trim(all, &manifests, &mut Forgotten::new());
+        let verdicts = Verdicts::of(&target(), kept.iter().map(Arc::as_ref));
+        assert!(verdicts.is_bad(&id(0)) && verdicts.is_bad(&id(1)));
     }
 
     proptest! {
@@ -205,14 +330,31 @@ mod tests {
         ) {
             let numbered = (0_i64..).zip(runs);
             let records = numbered.map(|(at, (kind, end, backup))| record(kind, end, backup, 100_000 + at));
-            let all = entries(records.collect());
+            let all: Vec<Arc<Entry>> = entries(records.collect()).into_iter().map(Arc::new).collect();
             let listed = Manifests {
                 readable: existing.iter().map(|number| manifest(*number)).collect(),
                 ..Manifests::default()
             };
-            let manifests = [(target(), Arc::new(listed.clone()))].into();
-            let mut forgotten = Forgotten::new();
-            let kept = trim(all.clone(), &manifests, &mut forgotten);
+            // A manifest that cannot be read for a while is the manifest of a backup all the same.
+            let mut seen = listed.clone();
+            if let Some(manifest) = seen.readable.pop() {
+                seen.unreadable.push(Unreadable {
+                    key: manifest_key(&target(), &manifest.id),
+                    backup: Some(manifest.id),
+                    reason: "why".to_owned(),
+                    newer_format: None,
+                });
+            }
+            let manifests = [(target(), Arc::new(seen))].into();
+            // Whole chains are heard in one go, and what is new a few at a time.
+            let mut window = Window::new(&manifests);
+            all[..all.len() / 2].iter().cloned().for_each(|entry| window.hear(entry));
+            let (mut kept, mut forgotten, _) = window.into_kept();
+            for some in all[all.len() / 2..].chunks(7) {
+                kept.extend_from_slice(some);
+                kept = trim(kept, &manifests, &mut forgotten);
+            }
+            kept = trim(kept, &manifests, &mut forgotten);
             prop_assert!(kept.len() <= 15 * KEPT + 8 * listed.readable.len());
 
             let facts = TargetFacts {
@@ -222,7 +364,7 @@ mod tests {
                 rpo_seconds: Some(60.0),
                 rto_seconds: Some(60.0),
             };
-            let told = |entries: &[Entry]| {
+            let told = |entries: &[Arc<Entry>]| {
                 let history = History { entries: entries.to_vec(), problems: Vec::new() };
                 status::of(&facts, &listed, &Recorded::from(&history), None, time(200_000))
             };
@@ -231,11 +373,17 @@ mod tests {
                 after.counts.add_runs(counts);
             }
             prop_assert_eq!(after, told(&all));
-            let measured = |entries: &[Entry]| {
-                let entries: Vec<&Entry> = entries.iter().collect();
+            let measured = |entries: &[Arc<Entry>]| {
+                let entries: Vec<&Entry> = entries.iter().map(Arc::as_ref).collect();
                 Measures::of(&target(), &listed.readable, &entries)
             };
             prop_assert_eq!(measured(&kept), measured(&all));
+            let planned = |entries: &[Arc<Entry>]| {
+                let history = History { entries: entries.to_vec(), problems: Vec::new() };
+                let settings = prune_settings();
+                Plan::of(&settings, &listed, Inventory::default(), &history, time(200_000))
+            };
+            prop_assert_eq!(planned(&kept), planned(&all));
         }
     }
 }

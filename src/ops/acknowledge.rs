@@ -66,7 +66,7 @@ pub async fn acknowledge(context: &Context, statement: Statement) -> Result<Ackn
     } = statement;
     let manifests = context.repository.manifests(&target).await?.readable;
     let history = context.journal.history_with(&context.repository).await?;
-    let known = acknowledged(&target, &history.entries);
+    let known = acknowledged(&target, history.iter());
     if known.contains(&backup) {
         return Ok(Acknowledged::Already);
     }

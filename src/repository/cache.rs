@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::repository::aside;
 use crate::store::Listed;
 use crate::store::durable::{make_directories, parent};
 
@@ -74,7 +75,7 @@ impl Cache {
     /// Nothing where there are none, or none that can be read.
     pub(super) async fn read(&self, folder: &str) -> Copies {
         let path = self.path(folder);
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let read = aside(move || read(&path)).await;
         read.unwrap_or_default()
     }
 
@@ -87,7 +88,7 @@ impl Cache {
             }
             append(&path, &objects)
         };
-        let kept = tokio::task::spawn_blocking(keep).await;
+        let kept = aside(keep).await;
         if let Ok(Err(error)) = kept {
             tracing::debug!("the copies of {folder} are not kept: {error}");
         }

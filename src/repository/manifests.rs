@@ -1,6 +1,8 @@
 //! Which backups exist, and what their manifests say. A manifest is checked before it is believed: whoever
 //! can write to the repository must not make us read or delete anything outside the target's backups.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use crate::model::backup_id::BackupId;
@@ -16,6 +18,15 @@ pub struct Manifests {
     pub readable: Vec<Manifest>,
     /// Stored where manifests are, and of no use.
     pub unreadable: Vec<Unreadable>,
+}
+
+impl Manifests {
+    /// The backups that there are by the names of manifests, also of those that are of no use.
+    pub fn ids(&self) -> BTreeSet<&BackupId> {
+        let readable = self.readable.iter().map(|manifest| &manifest.id);
+        let unreadable = self.unreadable.iter().filter_map(|one| one.backup.as_ref());
+        readable.chain(unreadable).collect()
+    }
 }
 
 /// A manifest that cannot be used, and why.

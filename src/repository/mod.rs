@@ -9,6 +9,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 use crate::model::manifest::FORMAT;
 use crate::store::random::random_hexadecimal;
@@ -232,6 +234,20 @@ fn to_json<T: Serialize>(key: &Key, value: &T) -> Result<Bytes, Error> {
     })?;
     bytes.push(b'\n');
     Ok(Bytes::from(bytes))
+}
+
+/// So much hashing and reading of copies one process does at once. Each thread that ever did some stays, with memory of its
+/// own, as with the file work of a directory.
+static ASIDE: Semaphore = Semaphore::const_new(4);
+
+/// Does what takes its time where it holds up nothing else.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    let turn = ASIDE.acquire().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await
 }
 
 #[cfg(test)]

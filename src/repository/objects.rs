@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::model::backup_id::BackupId;
 use crate::model::manifest::{Manifest, Object};
 use crate::model::target_name::TargetName;
-use crate::repository::{Error, ReadError, Repository, keys};
+use crate::repository::{Error, ReadError, Repository, aside, keys};
 use crate::store::Key;
 
 impl Repository {
@@ -113,7 +113,7 @@ fn size_and_hash(size_bytes: u64, sha256: &str) -> String {
 /// Objects are megabytes, and hashing them in place would hold up everything else on the thread.
 async fn hash(bytes: Bytes) -> String {
     let again = bytes.clone();
-    let hashed = tokio::task::spawn_blocking(move || sha256_hex(&bytes)).await;
+    let hashed = aside(move || sha256_hex(&bytes)).await;
     // Only a runtime that is shutting down refuses; then it holds up nothing.
     hashed.unwrap_or_else(|_| sha256_hex(&again))
 }

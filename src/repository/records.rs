@@ -30,10 +30,18 @@ impl Repository {
         Ok(records)
     }
 
-    /// The records themselves; one that is gone is left out.
-    pub async fn read_records(&self, records: Vec<StoredRecord>) -> Result<Vec<(RecordPlace, Bytes)>, Error> {
+    /// Records of one chain; one that is gone is left out.
+    pub async fn read_records(
+        &self,
+        chain: &str,
+        records: Vec<StoredRecord>,
+    ) -> Result<Vec<(RecordPlace, Bytes)>, Error> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
         let listed = records.into_iter().map(|record| record.listed).collect();
-        let read = self.read_listed(keys::RECORDS_FOLDER, listed).await?;
+        let folder = format!("{}/{chain}", keys::RECORDS_FOLDER);
+        let read = self.read_listed(&folder, listed).await?;
         let placed = read
             .into_iter()
             .filter_map(|(key, bytes)| Some((keys::record_of_key(&key)?, bytes)));

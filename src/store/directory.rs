@@ -2,15 +2,17 @@
 //!
 //! An object appears whole and on the disk, or not at all; a file that exists is never replaced.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
+use tokio::sync::Semaphore;
 
 use crate::store::durable::{Temporary, make_directories, make_directories_below, parent, sync_directory};
 use crate::store::error::{Error, ErrorKind, Operation};
@@ -26,17 +28,31 @@ const DEEPEST: usize = 16;
 /// A delete in another process may remove the folder that was just made; it does so once, not for ever.
 const PUT_ATTEMPTS: u32 = 3;
 
+/// So much file work one process does at once in one directory. More makes no disk faster, and each thread that ever did
+/// some stays, with memory of its own: a burst of work would be paid for as long as a daemon runs. Not the runtime's
+/// limit of blocking threads, which what hangs here would use up for everything else.
+const WORK_AT_ONCE: usize = 8;
+
+/// The turns at each directory that this process has used. Each has its own: one that hangs holds up no other.
+static TURNS: Mutex<BTreeMap<PathBuf, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
+
 /// A directory as a store.
 #[derive(Clone, Debug)]
 pub struct Directory {
     root: Arc<PathBuf>,
+    turns: Arc<Semaphore>,
 }
 
 impl Directory {
     /// The store below this absolute path; made with the first object.
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(WORK_AT_ONCE));
+        let turns = Arc::clone(turns.entry(root.clone()).or_insert_with(new));
         Self {
-            root: Arc::new(root.into()),
+            root: Arc::new(root),
+            turns,
         }
     }
 
@@ -51,8 +67,14 @@ impl Directory {
         F: FnOnce(&Directory) -> io::Result<T> + Send + 'static,
     {
         let directory = self.clone();
-        let joined = tokio::task::spawn_blocking(move || work(&directory)).await;
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let joined = tokio::task::spawn_blocking(move || {
+            // Its turn ends with the work, also where nobody waits for that any more.
+            let _turn = turn;
+            work(&directory)
+        });
         joined
+            .await
             .unwrap_or_else(|ended| Err(io::Error::other(ended)))
             .map_err(|source| self.error(operation, subject, source))
     }
@@ -245,6 +267,7 @@ fn remove(root: &Path, path: &Path) -> io::Result<Freed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use std::os::unix::fs::PermissionsExt;
 
     fn key(text: &str) -> Key {
@@ -339,6 +362,30 @@ mod tests {
             }
         }
         assert!(!folder.path().join("a").exists());
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_takes_turns_and_holds_up_no_other_directory() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [hangs, works] = folders.each_ref().map(|folder| Directory::new(folder.path()));
+        let (answer, answers) = std::sync::mpsc::channel::<()>();
+        let answers = Arc::new(Mutex::new(answers));
+        for _ in 0..WORK_AT_ONCE {
+            let answers = Arc::clone(&answers);
+            let hanging = hangs.blocking(Operation::Get, "a", move |_| {
+                answers.lock().unwrap().recv().map_err(io::Error::other)
+            });
+            // Nobody waits any more, and the work goes on.
+            assert!(hanging.now_or_never().is_none());
+        }
+        let again = Directory::new(folders[0].path());
+        let name = key("a");
+        let mut waits = again.get(&name);
+        assert!((&mut waits).now_or_never().is_none() && again.turns.available_permits() == 0);
+        works.put_new(&name, Bytes::from("x")).await.unwrap();
+        answer.send(()).unwrap();
+        assert!(waits.await.unwrap_err().is_not_found());
+        drop(answer);
     }
 
     #[test]

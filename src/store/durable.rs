@@ -7,8 +7,12 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::store::random::random_hexadecimal;
+
+/// Temporary files of this process that could not be removed: the next write into the same folder tries again.
+static LEFT_BEHIND: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A written and synced file that has no lasting name yet; dropped without one, it is removed.
 pub(crate) struct Temporary {
@@ -25,6 +29,7 @@ impl Temporary {
 
     /// The same in a folder that must be there.
     pub(crate) fn write_in(folder: &Path, bytes: &[u8]) -> io::Result<Self> {
+        remove_left_behind(folder);
         let path = folder.join(format!("{}-{}", std::process::id(), random_hexadecimal::<8>()?));
         let file = OpenOptions::new()
             .write(true)
@@ -60,9 +65,29 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Gone already when it was renamed; otherwise the worst is a leftover that nothing reads.
-        let _ = std::fs::remove_file(&self.path);
+        remove_or_note(&self.path);
     }
+}
+
+/// A file that was renamed is gone already. One that cannot be removed now is a leftover that nothing reads.
+fn remove_or_note(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        left_behind().push(path.to_owned());
+    }
+}
+
+fn remove_left_behind(folder: &Path) {
+    // Only what is in this folder: another one may hang.
+    let here: Vec<PathBuf> = left_behind()
+        .extract_if(.., |path| parent(path) == folder)
+        .collect();
+    here.iter().for_each(|path| remove_or_note(path));
+}
+
+fn left_behind() -> MutexGuard<'static, Vec<PathBuf>> {
+    LEFT_BEHIND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Creates a file with these bytes, whole and durable; `AlreadyExists` when there is one.
@@ -163,6 +188,21 @@ mod tests {
         assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(temporary.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_temporary_that_could_not_be_removed_goes_with_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let temporary = Temporary::write(folder.path(), b"bytes").unwrap();
+        let path = temporary.path.clone();
+        // What is a directory now cannot be removed as a file, by no user.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        drop(temporary);
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::write(&path, b"bytes").unwrap();
+        drop(Temporary::write(folder.path(), b"more").unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

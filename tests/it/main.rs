@@ -6,6 +6,7 @@ mod catalogue;
 mod commands;
 mod support;
 
+mod alerts;
 mod backup;
 mod backup_ddl;
 mod backup_faults;

@@ -25,8 +25,8 @@ use crate::observe::metrics::Readings;
 use crate::observe::rules::AlertSeverity;
 use crate::observe::view::View;
 
-/// As often as Prometheus is usually told to.
-const JUDGE_EVERY: Duration = Duration::from_secs(15);
+/// Often enough for people, and nothing that a daemon would notice.
+const JUDGE_EVERY: Duration = Duration::from_secs(5);
 
 /// Dead-man switches are told so often that all is well; they should wait for a few of these.
 const PING_EVERY: Duration = Duration::from_secs(60);

@@ -24,8 +24,9 @@ use crate::ops::restore::Choice;
 use crate::ops::restore_test::{Afterwards, Options as TestOptions};
 use crate::repository::OtherIdentity;
 
-use super::known::{Watcher, end_of_run, end_of_test};
+use super::known::Watcher;
 use super::look::{look_here, settle};
+use super::past::{end_of_run, end_of_test};
 
 /// What all jobs of one target share.
 pub(super) struct Common {
@@ -151,7 +152,7 @@ impl Common {
     fn newest_backup(&self, tests: &[PastRun]) -> Option<NewestBackup> {
         let known = self.watcher.known();
         let manifests = &known.manifests.get(&self.target.name)?.readable;
-        let verdicts = Verdicts::of(&self.target.name, &known.history.entries);
+        let verdicts = Verdicts::of(&self.target.name, known.history.iter());
         let tested = |id| verdicts.last_test_at(id).is_some() || verdicts.is_bad(id);
         let newest = manifests.last()?;
         // Backups from before restore tests were asked for were never missed.
@@ -293,7 +294,17 @@ impl Work for Prune {
         };
         let mut context = setup.context(repository, journal, progress::logged(&common.target.name));
         context.deadline = Some(deadline);
-        let record = ops::prune::prune(&context, &prune::settings(&common.target), trigger).await?;
+        let target = &common.target;
+        let (repository, journal) = (&context.repository, &context.journal);
+        let known = common
+            .watcher
+            .for_retention(repository, journal, &target.name)
+            .await;
+        let settings = ops::prune::Settings {
+            known,
+            ..prune::settings(target)
+        };
+        let record = ops::prune::prune(&context, &settings, trigger).await?;
         setup.deliver(&context).await;
         let Some(record) = record else {
             common.log(None, "nothing to remove", true, None);

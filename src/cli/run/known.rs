@@ -9,16 +9,17 @@ use tokio::sync::watch;
 
 use crate::cli::exit::Failure;
 use crate::cli::setup::Setup;
-use crate::journal::{History, Journal, RunStart, Task};
-use crate::model::agenda::{End, PastRun};
-use crate::model::record::{Entry, Outcome, Record, RestoreTestRecord, Verdict};
+use crate::journal::{ChainProblem, Elsewhere, History, Journal, RunStart, Task};
+use crate::model::agenda::PastRun;
+use crate::model::backup_id::BackupId;
+use crate::model::record::Entry;
 use crate::model::target_name::TargetName;
 use crate::observe::measures::Counted;
 use crate::observe::window::{Forgotten, trim};
 use crate::repository::{Error as RepositoryError, Manifests, Repository};
 
-/// Runs of one task and target, by their start.
-pub(super) type RunsBy = BTreeMap<(TargetName, Task), Vec<PastRun>>;
+use super::past::{RunsBy, runs_by};
+use super::whole::Whole;
 
 /// Replaced as a whole; cheap to clone.
 #[derive(Clone, Default)]
@@ -35,12 +36,21 @@ pub(super) struct Known {
     unwritten: Option<String>,
     pub(super) forgotten: Arc<Forgotten>,
     pub(super) counted: Arc<BTreeMap<TargetName, Counted>>,
-    /// Whole chains were read while the repository's backups were known.
+    /// Whole chains were read while the repository's backups were known, and nothing was seen since that records may
+    /// speak of which were let go of.
     pub(super) has_all_records: bool,
     /// The newest record of each chain that was read.
     read: BTreeMap<String, u64>,
-    /// By which look each target's manifests are known: a slow look must not undo a later one.
-    looks: BTreeMap<TargetName, u64>,
+    looks: BTreeMap<TargetName, Look>,
+}
+
+/// The last look at the backups of a target.
+#[derive(Clone)]
+struct Look {
+    /// A slow look must not undo a later one.
+    number: u64,
+    /// The newest backup that was ever seen.
+    newest: Option<BackupId>,
 }
 
 /// How much of the records is looked at.
@@ -52,8 +62,8 @@ pub(super) enum Chains {
 }
 
 enum Records {
-    All(History),
-    Some(Vec<Entry>),
+    All(Whole),
+    New(Elsewhere),
 }
 
 /// Who looks, and what was seen.
@@ -113,9 +123,9 @@ impl Watcher {
 
     /// All that this machine recorded, and what runs on it, for a start without a repository.
     pub(super) fn look_at_journal(&self, journal: &Journal) -> Result<(), crate::journal::Error> {
-        let (history, running) = (journal.history()?, journal.running()?);
+        let (whole, running) = (Whole::here(journal)?, journal.running()?);
         let mut known = self.lock();
-        known.take(history);
+        known.take(whole, &BTreeMap::new());
         known.running = running;
         drop(known);
         self.changed.send_replace(());
@@ -127,11 +137,28 @@ impl Watcher {
         let look = self.begin_look();
         match repository.manifests(target).await {
             Ok(manifests) => {
-                self.lock().place(target, manifests, look);
+                self.lock().place(target, Arc::new(manifests), look);
                 self.changed.send_replace(());
             }
             Err(error) => self.note_fault(crate::ops::chain(&error)),
         }
+    }
+
+    /// The records as they are now, to decide by them which backups of a target may go. They do instead of all there
+    /// are: what was let go of changes no such decision (see `window`). `None` where only reading all can tell.
+    pub(super) async fn for_retention(
+        &self,
+        repository: &Repository,
+        journal: &Journal,
+        target: &TargetName,
+    ) -> Option<Arc<History>> {
+        self.look_at(repository, target).await;
+        self.look_here(journal).ok()?;
+        let read = self.lock().read.clone();
+        let elsewhere = journal.entries_elsewhere(repository, &read).await.ok()?;
+        let mut known = self.lock();
+        known.hear(elsewhere);
+        known.has_all_records.then(|| Arc::clone(&known.history))
     }
 
     /// All of the repository: backups, and the records of every machine; whole chains, or only what is new in them.
@@ -143,20 +170,22 @@ impl Watcher {
         chains: Chains,
     ) {
         let look = self.begin_look();
-        let mut seen = Vec::new();
+        let mut seen = BTreeMap::new();
         for target in &setup.config.targets {
             match repository.manifests(&target.name).await {
-                Ok(manifests) => seen.push((target.name.clone(), manifests)),
+                Ok(manifests) => drop(seen.insert(target.name.clone(), Arc::new(manifests))),
                 Err(error) => return self.note_fault(crate::ops::chain(&error)),
             }
         }
         let read = self.lock().read.clone();
         let records = match chains {
-            Chains::Whole => journal.history_with(repository).await.map(Records::All),
+            Chains::Whole => Whole::everywhere(journal, repository, &seen)
+                .await
+                .map(Records::All),
             Chains::New => journal
                 .entries_elsewhere(repository, &read)
                 .await
-                .map(Records::Some),
+                .map(Records::New),
         };
         let records = match records {
             Ok(records) => records,
@@ -167,11 +196,11 @@ impl Watcher {
             known.place(&target, manifests, look);
         }
         match records {
-            Records::All(history) => {
-                known.take_newer(history, journal.chain());
+            Records::All(whole) => {
+                known.take(whole, &read);
                 known.has_all_records = true;
             }
-            Records::Some(entries) => known.add(entries),
+            Records::New(elsewhere) => known.hear(elsewhere),
         }
         known.repository_seen_at = Some(Utc::now());
         if known.repository_fault.take().is_some() {
@@ -186,7 +215,7 @@ impl Watcher {
         let look = self.begin_look();
         let mut known = self.lock();
         for target in &setup.config.targets {
-            known.place(&target.name, Manifests::default(), look);
+            known.place(&target.name, Arc::default(), look);
         }
         known.repository_seen_at = Some(Utc::now());
         known.repository_fault = None;
@@ -272,51 +301,81 @@ impl Known {
                 .is_none_or(|manifests| manifests.readable.is_empty() && manifests.unreadable.is_empty())
     }
 
-    fn place(&mut self, target: &TargetName, manifests: Manifests, look: u64) {
-        if self.looks.get(target).is_none_or(|last| *last < look) {
-            self.looks.insert(target.clone(), look);
-            self.manifests.insert(target.clone(), Arc::new(manifests));
+    fn place(&mut self, target: &TargetName, manifests: Arc<Manifests>, look: u64) {
+        let last = self.looks.get(target);
+        if last.is_some_and(|last| last.number >= look) {
+            return;
         }
+        let newest = last.and_then(|last| last.newest.clone());
+        let before = self.manifests.get(target).map(|before| before.ids());
+        let ids = manifests.ids();
+        // Of a target that is new, and of a backup that comes back or was copied here, records may have been let go of.
+        let is_next = |id: &&BackupId| newest.as_ref().is_none_or(|newest| *id > newest);
+        let all_followed =
+            before.is_some_and(|before| ids.iter().all(|id| before.contains(id) || is_next(id)));
+        self.has_all_records &= all_followed;
+        let newest = ids.last().map(|id| BackupId::clone(id)).max(newest);
+        let number = look;
+        self.looks.insert(target.clone(), Look { number, newest });
+        self.manifests.insert(target.clone(), manifests);
     }
 
-    /// What was recorded here while the history was read stays.
-    fn take_newer(&mut self, mut history: History, chain: &str) {
-        let last = last_of(&history.entries, chain);
-        let meanwhile = |entry: &&Entry| entry.chain == chain && entry.sequence > last;
-        let later: Vec<Entry> = self.history.entries.iter().filter(meanwhile).cloned().collect();
-        history.entries.extend(later);
-        self.take(history);
+    /// All records there are. `before`: what was read of each chain when the reading of these began.
+    fn take(&mut self, whole: Whole, before: &BTreeMap<String, u64>) {
+        let last = |read: &BTreeMap<String, u64>, chain: &str| read.get(chain).copied().unwrap_or(0);
+        // What was heard meanwhile, by another look, stays.
+        let meanwhile = |entry: &&Arc<Entry>| {
+            entry.sequence > last(before, &entry.chain) && entry.sequence > last(&whole.read, &entry.chain)
+        };
+        let later: Vec<Arc<Entry>> = self.history.entries.iter().filter(meanwhile).cloned().collect();
+        let Whole {
+            mut entries,
+            problems,
+            forgotten,
+            read,
+        } = whole;
+        entries.extend(later);
+        for (chain, sequence) in read {
+            self.note_read(chain, sequence);
+        }
+        self.keep(entries, problems, forgotten);
     }
 
-    /// A history of all records there are.
-    fn take(&mut self, history: History) {
-        self.keep(history, Forgotten::new());
+    /// What came from other machines.
+    fn hear(&mut self, elsewhere: Elsewhere) {
+        self.has_all_records &= elsewhere.in_order;
+        self.add(elsewhere.entries);
     }
 
-    /// Records that are not known yet.
-    fn add(&mut self, new: Vec<Entry>) {
+    fn add(&mut self, mut new: Vec<Arc<Entry>>) {
+        // Another look may have come first.
+        new.retain(|entry| entry.sequence > self.last_read(&entry.chain));
         if new.is_empty() {
             return;
         }
-        let mut history = History::clone(&self.history);
-        history.entries.extend(new);
-        self.keep(history, Forgotten::clone(&self.forgotten));
+        for entry in &new {
+            self.note_read(entry.chain.clone(), entry.sequence);
+        }
+        let mut entries = self.history.entries.clone();
+        entries.extend(new);
+        let problems = self.history.problems.clone();
+        self.keep(entries, problems, Forgotten::clone(&self.forgotten));
     }
 
-    fn keep(&mut self, mut history: History, mut forgotten: Forgotten) {
-        for entry in &history.entries {
-            let read = self.read.entry(entry.chain.clone()).or_default();
-            *read = entry.sequence.max(*read);
-        }
-        history.entries.sort_by_key(|entry| entry.record.finished_at());
-        history.entries = trim(history.entries, &self.manifests, &mut forgotten);
+    fn keep(&mut self, entries: Vec<Arc<Entry>>, problems: Vec<ChainProblem>, mut forgotten: Forgotten) {
+        let entries = trim(entries, &self.manifests, &mut forgotten);
         self.forgotten = Arc::new(forgotten);
-        self.runs = Arc::new(runs_by(&history.entries));
-        self.history = Arc::new(history);
+        self.history = Arc::new(History { entries, problems });
+        self.runs = Arc::new(runs_by(&self.history));
+    }
+
+    fn note_read(&mut self, chain: String, sequence: u64) {
+        let read = self.read.entry(chain).or_default();
+        *read = sequence.max(*read);
     }
 
     /// What this machine recorded while the daemon runs.
-    fn count(&mut self, new: &[Entry]) {
+    fn count(&mut self, new: &[Arc<Entry>]) {
         let mut counted = BTreeMap::clone(&self.counted);
         for entry in new {
             if let Some(target) = entry.record.target() {
@@ -331,67 +390,93 @@ impl Known {
     }
 }
 
-fn last_of(entries: &[Entry], chain: &str) -> u64 {
-    let of_chain = entries.iter().filter(|entry| entry.chain == chain);
-    of_chain.map(|entry| entry.sequence).max().unwrap_or(0)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::Verdict::{Failed, Passed};
+    use crate::model::samples::{entries, manifest, restore_test, target};
+    use crate::repository::test_support::memory_repository;
+    use crate::store::Store;
 
-fn runs_by(entries: &[Entry]) -> RunsBy {
-    let mut runs = RunsBy::new();
-    for entry in entries {
-        if let Some((task, run)) = past_run(&entry.record) {
-            if let Some(target) = entry.record.target() {
-                runs.entry((target.clone(), task)).or_default().push(run);
-            }
+    fn backups(numbers: &[i64]) -> Arc<Manifests> {
+        Arc::new(Manifests {
+            readable: numbers.iter().map(|number| manifest(*number)).collect(),
+            unreadable: Vec::new(),
+        })
+    }
+
+    /// Whether all records are still known, after these looks at the backups that there are.
+    fn has_all_after(looks: &[&[i64]]) -> bool {
+        let mut known = Known::default();
+        known.place(&target(), backups(&[1, 2]), 1);
+        known.has_all_records = true;
+        for (number, look) in (2..).zip(looks) {
+            known.place(&target(), backups(look), number);
         }
+        known.has_all_records
     }
-    runs.values_mut()
-        .for_each(|runs| runs.sort_by_key(|run| run.started_at));
-    runs
-}
 
-/// What the end of a backup or a prune means for the schedule.
-pub(super) fn end_of_run(outcome: Outcome) -> End {
-    match outcome {
-        Outcome::Succeeded => End::Done,
-        Outcome::Failed => End::CouldNotRun,
-        Outcome::Cancelled => End::Cancelled,
+    #[test]
+    fn records_may_be_missing_of_backups_that_come_back_or_were_copied_here_and_of_new_targets() {
+        assert!(has_all_after(&[&[1, 2], &[2], &[2, 3], &[3, 4, 5], &[], &[6]]));
+        assert!(!has_all_after(&[&[2], &[1, 2]]));
+        assert!(!has_all_after(&[&[0, 1, 2]]));
+        assert!(!has_all_after(&[&[], &[2]]));
+        let mut known = Known {
+            has_all_records: true,
+            ..Known::default()
+        };
+        known.place(&target(), backups(&[]), 1);
+        assert!(!known.has_all_records);
     }
-}
 
-/// The same of a restore test: a bad backup is a result like any other.
-pub(super) fn end_of_test(record: &RestoreTestRecord) -> End {
-    match record.verdict {
-        Verdict::Passed | Verdict::Failed => End::Done,
-        Verdict::CouldNotRun if record.cancelled => End::Cancelled,
-        Verdict::CouldNotRun => End::CouldNotRun,
+    #[tokio::test]
+    async fn retention_decides_by_records_of_this_moment_or_reads_all() {
+        let (repository, faulty) = memory_repository().await;
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [ours, theirs] = folders
+            .each_ref()
+            .map(|folder| Journal::open(folder.path()).unwrap());
+        repository.put_manifest(&manifest(1)).await.unwrap();
+        let watcher = Watcher::new();
+        let asked = async || {
+            let known = watcher.for_retention(&repository, &ours, &target()).await;
+            known.map(|history| history.entries.len())
+        };
+        assert_eq!(asked().await, None, "nobody has read the chains yet");
+        watcher.lock().has_all_records = true;
+        ours.append(restore_test(1, Failed, 10)).unwrap();
+        theirs.append(restore_test(1, Passed, 20)).unwrap();
+        theirs.deliver(&repository).await.unwrap();
+        assert_eq!(asked().await, Some(2));
+        let broken = crate::repository::keys::record_key(theirs.chain(), 2).unwrap();
+        faulty.put_new(&broken, bytes::Bytes::from("{")).await.unwrap();
+        assert_eq!(asked().await, None, "a record cannot be read");
     }
-}
 
-/// What a record means for the schedule; nothing for what no schedule runs.
-fn past_run(record: &Record) -> Option<(Task, PastRun)> {
-    let (task, started_at, end) = match record {
-        Record::Backup(record) => (Task::Backup, record.started_at, end_of_run(record.outcome)),
-        Record::Prune(record) => (Task::Prune, record.started_at, end_of_run(record.outcome)),
-        Record::RestoreTest(record) => (Task::RestoreTest, record.started_at, end_of_test(record)),
-        Record::Interrupted(record) => {
-            let scheduled = [Task::Backup, Task::RestoreTest, Task::Prune];
-            let task = scheduled.into_iter().find(|task| task.as_str() == record.task)?;
-            (task, record.started_at, End::CouldNotRun)
-        }
-        Record::Restore(_)
-        | Record::Scrub(_)
-        | Record::Acknowledgement(_)
-        | Record::AlertDelivery(_)
-        | Record::AlertTest(_) => return None,
-    };
-    let ended_at = record.finished_at();
-    Some((
-        task,
-        PastRun {
-            started_at,
-            ended_at,
-            end,
-        },
-    ))
+    #[test]
+    fn what_is_heard_while_all_is_read_is_neither_lost_nor_doubled() {
+        let all: Vec<Arc<Entry>> = entries(vec![
+            restore_test(1, Passed, 10),
+            restore_test(1, Failed, 20),
+            restore_test(2, Passed, 30),
+        ])
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+        let mut known = Known::default();
+        known.add(all[..1].to_vec());
+        let before = known.read.clone();
+        // Two looks find the same record.
+        known.add(all[1..].to_vec());
+        known.add(all[1..].to_vec());
+        let whole = Whole {
+            entries: all[..2].to_vec(),
+            problems: Vec::new(),
+            forgotten: Forgotten::new(),
+            read: [("a".to_owned(), 2)].into(),
+        };
+        known.take(whole, &before);
+        assert_eq!(known.history.entries, all);
+    }
 }

@@ -3,7 +3,8 @@
 //! - `jobs` is what is run by schedule.
 //! - `fleet` starts a loop for each task and target of a configuration; `hearts` one for each heartbeat.
 //! - `alerts` judges what was gathered, and has people told.
-//! - `known` is what jobs and views know of runs and backups; `look` keeps it true.
+//! - `known` is what jobs and views know of runs and backups; `look` keeps it true. `whole` reads all records,
+//!   `past` is what they mean for schedules.
 
 mod alerts;
 mod fleet;
@@ -11,6 +12,8 @@ mod hearts;
 mod jobs;
 mod known;
 mod look;
+mod past;
+mod whole;
 
 use std::fs::{File, TryLockError};
 use std::path::Path;

@@ -131,6 +131,14 @@ impl Facts<'_> {
         found
     }
 
+    pub(super) fn clock_skew(&self) -> Vec<Instance> {
+        let mut found = self.those("ernstfall_clock_skew_seconds", &[], |skew| skew.abs() > 60.0);
+        for one in &mut found {
+            one.value = one.value.abs();
+        }
+        found
+    }
+
     pub(super) fn overdue(&self) -> Vec<Instance> {
         let late = |sample: &Sample| Instance::of(sample).valued(self.readings.seconds() - sample.value);
         let next = self.readings.all("ernstfall_next_run_timestamp_seconds");

@@ -83,7 +83,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "10m",
         expression: || owned("abs(ernstfall_clock_skew_seconds) > 60"),
-        condition: |facts| facts.those("ernstfall_clock_skew_seconds", &[], |skew| skew.abs() > 60.0),
+        condition: |facts| facts.clock_skew(),
         summary: "{{ $labels.target }}: the clocks of source and daemon differ",
         description: "They differ by {{ $value | humanizeDuration }}. Recovery points are told by the source's clock.",
     },

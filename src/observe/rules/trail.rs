@@ -17,6 +17,9 @@ const COUNTERS: &[(&str, TimeDelta)] = &[
 /// A target that is gone is remembered for so long.
 const TARGETS: TimeDelta = TimeDelta::days(1);
 
+/// That a target is still there is noted so often: more exactly nobody has to know.
+const TARGET_NOTED_EVERY: TimeDelta = TimeDelta::minutes(10);
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trail {
     rises: Vec<Rise>,
@@ -59,6 +62,11 @@ impl Trail {
             self.rises.retain(is_kept);
         }
         for sample in readings.all("ernstfall_target_info") {
+            let noted =
+                |seen: &Seen| seen.labels == sample.labels && readings.at - seen.last_at < TARGET_NOTED_EVERY;
+            if self.targets.iter().any(noted) {
+                continue;
+            }
             self.targets
                 .retain(|seen| seen.labels.get("target") != sample.labels.get("target"));
             self.targets.push(Seen {
@@ -85,7 +93,11 @@ impl Trail {
 
     /// Targets that were there, and are not now.
     pub(super) fn vanished(&self, readings: &Readings) -> Vec<Instance> {
-        let gone = self.targets.iter().filter(|seen| seen.last_at < readings.at);
+        let is_there = |seen: &Seen| {
+            let mut infos = readings.all("ernstfall_target_info");
+            infos.any(|info| seen.labels.get("target") == info.labels.get("target"))
+        };
+        let gone = self.targets.iter().filter(|seen| !is_there(seen));
         gone.map(|seen| Instance {
             labels: seen.labels.clone(),
             value: 1.0,

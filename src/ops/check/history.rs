@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
+use crate::journal::History;
 use crate::model::manifest::Manifest;
 use crate::model::record::{Record, RestoreTestRecord, Verdict};
 use crate::ops::target::Target;
@@ -107,7 +108,7 @@ fn restore_test(surroundings: &Surroundings, target: &Target, lines: &mut Lines)
     let Some(history) = &surroundings.history else {
         return;
     };
-    match last_test(&history.entries, target) {
+    match last_test(history, target) {
         None => lines.warning(
             "last restore test",
             "there was none: it is not known whether the backups can be restored",
@@ -127,11 +128,8 @@ fn restore_test(surroundings: &Surroundings, target: &Target, lines: &mut Lines)
     }
 }
 
-fn last_test<'a>(
-    entries: &'a [crate::model::record::Entry],
-    target: &Target,
-) -> Option<&'a RestoreTestRecord> {
-    entries.iter().rev().find_map(|entry| match &entry.record {
+fn last_test<'a>(history: &'a History, target: &Target) -> Option<&'a RestoreTestRecord> {
+    history.iter().rev().find_map(|entry| match &entry.record {
         Record::RestoreTest(record) if record.target == target.name => Some(record.as_ref()),
         _ => None,
     })

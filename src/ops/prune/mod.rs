@@ -6,12 +6,13 @@
 mod plan;
 mod removal;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
 use crate::journal::Error as JournalError;
-use crate::journal::Task;
+use crate::journal::{History, Task};
 use crate::model::record::{FORMAT, Outcome, Record, Trigger};
 use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
@@ -20,7 +21,7 @@ use crate::ops::context::{Context, Halt};
 use crate::repository::Error as RepositoryError;
 use crate::store::ErrorKind;
 
-pub use plan::{Leftover, Plan, PlannedBackup, plan};
+pub use plan::{Leftover, Plan, PlannedBackup, plan, time_of_reading};
 use removal::Removal;
 
 /// What pruning needs to know of a target. No connection: it asks the source nothing.
@@ -31,6 +32,8 @@ pub struct Settings {
     pub retention: Option<Policy>,
     /// No backup under way can be older than this.
     pub max_snapshot_age: Duration,
+    /// The records as of now, where whoever asks has followed them; `None`: all are read.
+    pub known: Option<Arc<History>>,
 }
 
 /// Why nothing, or not all, was removed.

@@ -1,6 +1,7 @@
 //! What a prune would do, and why. Nothing is touched.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::journal::History;
 use crate::model::backup_id::BackupId;
 use crate::model::manifest::{Manifest, RecoveryPoint};
-use crate::model::record::{Entry, Record};
+use crate::model::record::Record;
 use crate::model::retention::{Decision, Fate, Known, decide};
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::{PrunedBackup, acknowledged};
@@ -125,11 +126,13 @@ pub async fn plan(context: &Context, settings: &Settings) -> Result<Plan, PruneE
     if !newer.is_empty() {
         return Err(PruneError::NewerFormat(newer.join(", ")));
     }
-    let history = context
-        .journal
-        .history_with(repository)
-        .await
-        .map_err(PruneError::Journal)?;
+    let history = match &settings.known {
+        Some(known) => Arc::clone(known),
+        None => {
+            let history = context.journal.history_with(repository).await;
+            Arc::new(history.map_err(PruneError::Journal)?)
+        }
+    };
     Ok(Plan::of(settings, &manifests, inventory, &history, now))
 }
 
@@ -147,14 +150,15 @@ fn refuse_the_future(inventory: &Inventory, now: DateTime<Utc>) -> Result<(), Pr
 }
 
 impl Plan {
-    fn of(
+    /// Decides by what is stored and recorded.
+    pub fn of(
         settings: &Settings,
         manifests: &Manifests,
         inventory: Inventory,
         history: &History,
         now: DateTime<Utc>,
     ) -> Self {
-        let grace = grace(settings, &history.entries);
+        let grace = grace(settings, history);
         let doubtful_until = doubtful_until(history, now);
         let backups = planned_backups(settings, manifests, history, doubtful_until, now);
         let mut remarks = remarks(manifests, &inventory);
@@ -212,8 +216,8 @@ fn planned_backups(
     let damaged: Vec<BackupId> = unreadable.filter_map(|one| one.backup.clone()).collect();
     let manifests = manifests.readable.as_slice();
     let known = Known {
-        verdicts: &Verdicts::of(&settings.target, &history.entries),
-        acknowledged: &acknowledged(&settings.target, &history.entries),
+        verdicts: &Verdicts::of(&settings.target, history.iter()),
+        acknowledged: &acknowledged(&settings.target, history.iter()),
         doubtful_until,
         damaged: &damaged,
         now,
@@ -245,31 +249,28 @@ fn kept_for_ever(manifest: &Manifest) -> Decision<'_> {
 
 /// Up to when it is not known all that the records said. What a lost record said, it said before the one after it.
 fn doubtful_until(history: &History, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let noticed_at = |problem: &crate::journal::ChainProblem| {
-        let after = |entry: &&Entry| entry.chain == problem.chain && entry.sequence >= problem.sequence;
-        let next = history.entries.iter().filter(after);
-        let next = next.min_by_key(|entry| entry.sequence);
-        next.map_or(now, |entry| entry.record.finished_at())
-    };
-    let latest = history.problems.iter().map(noticed_at).max()?;
-    Some(latest + DOUBT_MARGIN)
+    let noticed_at = history.problems.iter().map(|problem| problem.noticed_at);
+    Some(noticed_at.map(|at| at.unwrap_or(now)).max()? + DOUBT_MARGIN)
 }
 
 /// A restore or restore test that located a backup may read it for as long as the longest one took.
-fn grace(settings: &Settings, records: &[Entry]) -> Duration {
-    let took = |entry: &Entry| {
-        let (started_at, finished_at) = match &entry.record {
-            Record::RestoreTest(record) => (record.started_at, record.finished_at),
-            Record::Restore(record) => (record.started_at, record.finished_at),
-            _ => return None,
-        };
-        (finished_at - started_at).to_std().ok()
-    };
-    let of_target = records
+fn grace(settings: &Settings, history: &History) -> Duration {
+    let of_target = history
         .iter()
         .filter(|entry| entry.record.target() == Some(&settings.target));
-    let longest = of_target.filter_map(took).max().unwrap_or_default();
+    let times = of_target.filter_map(|entry| time_of_reading(&entry.record));
+    let longest = times.max().unwrap_or_default();
     SHORTEST_GRACE.max(longest).max(settings.max_snapshot_age)
+}
+
+/// For how long a run may have read a backup: its whole time. `None` for one that read none.
+pub fn time_of_reading(record: &Record) -> Option<Duration> {
+    let (started_at, finished_at) = match record {
+        Record::RestoreTest(record) => (record.started_at, record.finished_at),
+        Record::Restore(record) => (record.started_at, record.finished_at),
+        _ => return None,
+    };
+    (finished_at - started_at).to_std().ok()
 }
 
 /// What lies in the folders of backups that do not exist: id, objects, tombstones.
@@ -337,24 +338,16 @@ fn remarks(manifests: &Manifests, inventory: &Inventory) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::journal::ChainProblem;
-    use crate::journal::run::tests::backup_record;
+    use crate::model::samples::entries;
     use crate::repository::test_support::{id, manifest, target, time};
     use crate::store::Key;
 
-    fn entry(sequence: u64, record: Record) -> Entry {
-        Entry {
-            chain: "a".to_owned(),
-            sequence,
-            previous_sha256: None,
-            record,
-        }
-    }
-
-    fn problem(sequence: u64) -> ChainProblem {
+    fn problem(noticed_at: Option<DateTime<Utc>>) -> ChainProblem {
         ChainProblem {
             chain: "a".to_owned(),
-            sequence,
+            sequence: 1,
             reason: "why".to_owned(),
+            noticed_at,
         }
     }
 
@@ -363,36 +356,44 @@ mod tests {
             target: target(),
             retention: None,
             max_snapshot_age: Duration::from_secs(max_snapshot_age_hours * 3600),
+            known: None,
         }
     }
 
     #[test]
     fn what_a_lost_record_said_it_said_before_the_one_after_it() {
         let now = time(100_000);
-        let mut history = History {
-            entries: vec![entry(1, backup_record(0)), entry(4, backup_record(50))],
-            problems: Vec::new(),
+        let until = |problems: Vec<ChainProblem>| {
+            let history = History {
+                entries: Vec::new(),
+                problems,
+            };
+            doubtful_until(&history, now)
         };
-        assert_eq!(doubtful_until(&history, now), None);
-        history.problems = vec![problem(4)];
-        assert_eq!(doubtful_until(&history, now), Some(time(51) + DOUBT_MARGIN));
+        assert_eq!(until(Vec::new()), None);
+        let noticed = problem(Some(time(51)));
+        assert_eq!(until(vec![noticed.clone()]), Some(time(51) + DOUBT_MARGIN));
         // Nothing readable comes after it, so that it may be of any time up to now.
-        history.problems = vec![problem(4), problem(5)];
-        assert_eq!(doubtful_until(&history, now), Some(now + DOUBT_MARGIN));
+        assert_eq!(until(vec![noticed, problem(None)]), Some(now + DOUBT_MARGIN));
     }
 
     #[test]
     fn the_grace_time_is_as_long_as_the_longest_restore_and_never_shorter_than_a_day() {
-        let restore = |hours: i64| {
+        let restore = |hours: i64| -> Record {
             let record = serde_json::json!({
                 "kind": "restore", "format": 1, "id": "x", "target": "shop", "backup": null, "destination": "d",
                 "outcome": "succeeded", "verdict": "passed", "reason": null, "started_at": time(0),
                 "finished_at": time(hours * 3600), "phases": [], "verification": null
             });
-            entry(1, serde_json::from_value(record).unwrap())
+            serde_json::from_value(record).unwrap()
         };
-        let hours = |max_snapshot_age, records: &[Entry]| {
-            grace(&settings(max_snapshot_age), records).as_secs() / 3600
+        let hours = |max_snapshot_age, records: &[Record]| {
+            let entries = entries(records.to_vec()).into_iter().map(Arc::new);
+            let history = History {
+                entries: entries.collect(),
+                problems: Vec::new(),
+            };
+            grace(&settings(max_snapshot_age), &history).as_secs() / 3600
         };
         assert_eq!(hours(6, &[]), 24);
         assert_eq!(hours(6, &[restore(30), restore(2)]), 30);

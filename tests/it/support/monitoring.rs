@@ -152,10 +152,17 @@ receivers: [{{name: test, webhook_configs: [{{url: 'http://{receiver}/', send_re
     }
 }
 
-/// Somebody whom alerts reach.
+/// Somebody whom alerts and pings reach.
 pub(crate) struct OnCall {
     pub(crate) address: SocketAddr,
-    heard: Arc<Mutex<Vec<Value>>>,
+    heard: Arc<Mutex<Vec<Request>>>,
+}
+
+/// What was said, and where to.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) body: String,
 }
 
 impl OnCall {
@@ -166,9 +173,8 @@ impl OnCall {
         let ears = Arc::clone(&heard);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                if let Some(message) = read_request(&stream) {
-                    let alerts = message["alerts"].as_array().cloned().unwrap_or_default();
-                    ears.lock().unwrap().extend(alerts);
+                if let Some(request) = read_request(&stream) {
+                    ears.lock().unwrap().push(request);
                     let mut stream = stream;
                     let _ = stream
                         .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
@@ -183,19 +189,28 @@ impl OnCall {
         self.heard.lock().unwrap().clear();
     }
 
-    /// The alert of this name, once it has come.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    /// The alert of this name, once Alertmanager has sent it.
     pub(crate) fn alert(&self, name: &str) -> Option<Value> {
-        let heard = self.heard.lock().unwrap();
-        heard
-            .iter()
+        let alerts = self.requests().into_iter().flat_map(|request| {
+            let message: Value = serde_json::from_str(&request.body).unwrap_or_default();
+            message["alerts"].as_array().cloned().unwrap_or_default()
+        });
+        alerts
+            .into_iter()
             .find(|alert| alert["labels"]["alertname"] == name)
-            .cloned()
     }
 }
 
-fn read_request(stream: &TcpStream) -> Option<Value> {
+fn read_request(stream: &TcpStream) -> Option<Request> {
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut reader = BufReader::new(stream);
+    let mut first = String::new();
+    reader.read_line(&mut first).ok()?;
+    let path = first.split(' ').nth(1)?.to_owned();
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -211,5 +226,8 @@ fn read_request(stream: &TcpStream) -> Option<Value> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    serde_json::from_slice(&body).ok()
+    Some(Request {
+        path,
+        body: String::from_utf8(body).ok()?,
+    })
 }

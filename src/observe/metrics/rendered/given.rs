@@ -39,7 +39,7 @@ pub(super) fn manifests(readable: Vec<Manifest>) -> Arc<Manifests> {
 
 pub(super) fn history(records: Vec<Record>) -> Arc<History> {
     Arc::new(History {
-        entries: entries(records),
+        entries: entries(records).into_iter().map(Arc::new).collect(),
         problems: Vec::new(),
     })
 }
