@@ -1,5 +1,5 @@
 # Everything a developer runs. Tests and demo share one profile (dev), so that little is compiled twice.
-.PHONY: help build test test-ceph test-systemd soak demo check bench bench-s3 test-user
+.PHONY: help build deb test test-ceph test-systemd test-deb soak demo check bench bench-s3 test-user
 .DEFAULT_GOAL := help
 
 help: ## Say what there is
@@ -8,9 +8,16 @@ help: ## Say what there is
 build: ## Build the program: target/debug/ernstfall
 	cargo build --locked
 
+# The profile that the program in the package is built with.
+PROFILE ?= dist
+
+deb: ## Build the Debian package: target/debian/ernstfall_*.deb (PROFILE=release is built sooner)
+	scripts/install-debian.sh cc dpkg-shlibdeps lintian
+	scripts/build-deb.sh $(PROFILE)
+
 test: test-user ## Install what tests need (PostgreSQL with languages and pg_cron, pgbouncer, Prometheus, age and the like), run all tests
 	scripts/install-debian.sh cc postgres psql openssl pgbouncer zstd age
-	scripts/install-debian.sh plperl plpython3 pg_cron locales prometheus promtool prometheus-alertmanager systemd-analyze
+	scripts/install-debian.sh plperl plpython3 pg_cron locales prometheus promtool prometheus-alertmanager aiosmtpd systemd-analyze
 	scripts/test.sh
 
 test-ceph: test-user ## Install a Ceph object gateway and run on it what is said of S3: the contract of stores, and the whole program
@@ -22,6 +29,10 @@ test-systemd: ## Boot a real systemd in a container, as root, and try the unit i
 	scripts/install-debian.sh cc debootstrap systemd-nspawn jq
 	cargo build --locked
 	scripts/test-systemd.sh target/debug/ernstfall
+
+test-deb: deb ## Boot a fresh Debian in a container, as root, and try the package in it: install, upgrade, removal, purge (PROFILE)
+	scripts/install-debian.sh debootstrap systemd-nspawn jq
+	scripts/test-deb.sh target/debian/ernstfall_*.deb
 
 soak: test-user ## Schedules in seconds for an hour, with faults at random: growth, gaps, leftovers (SOAK_SECONDS, SOAK_SEED)
 	scripts/install-debian.sh cc postgres psql

@@ -2,7 +2,7 @@
 # Installs the Debian packages behind the named programs that are missing; elsewhere says what is missing.
 # usage: install-debian.sh PROGRAM…    of: cc make postgres psql openssl pgbouncer zstd age plperl plpython3 pg_cron locales radosgw
 #        ceph-mon ceph-mgr ceph-osd ceph python3 debootstrap systemd-nspawn jq prometheus promtool prometheus-alertmanager
-#        systemd-analyze
+#        systemd-analyze aiosmtpd dpkg-shlibdeps lintian
 set -euo pipefail
 
 # The newest major of the server's programs: the installed one, or else the one that Debian would install.
@@ -15,12 +15,13 @@ major() {
     echo "$newest"
 }
 
-# Extensions are told by their control files, and locales by one that is not among the usual ones.
+# Extensions are told by their control files, a library of Python's by its import, and locales by one that is not among the usual ones.
 found() {
     case $1 in
         plperl) compgen -G "/usr/share/postgresql/$(major)/extension/plperlu.control" >/dev/null; return ;;
         plpython3) compgen -G "/usr/share/postgresql/$(major)/extension/plpython3u.control" >/dev/null; return ;;
         pg_cron) compgen -G "/usr/share/postgresql/$(major)/extension/pg_cron.control" >/dev/null; return ;;
+        aiosmtpd) /usr/bin/python3 -c 'import aiosmtpd' 2>/dev/null; return ;;
         locales) locale -a 2>/dev/null | grep -i '^tr_TR\.utf-\?8$' >/dev/null; return ;;
     esac
     # Server programs of Debian are not in PATH, nor is /usr/sbin for everybody.
@@ -41,7 +42,9 @@ package_of() {
         pg_cron) echo "postgresql-$(major)-cron" ;;
         locales) echo locales-all ;;
         radosgw | ceph-mon | ceph-mgr | ceph-osd | python3) echo "$1" ;;
-        debootstrap | jq) echo "$1" ;;
+        debootstrap | jq | lintian) echo "$1" ;;
+        dpkg-shlibdeps) echo dpkg-dev ;;
+        aiosmtpd) echo python3-aiosmtpd ;;
         systemd-analyze) echo systemd ;;
         systemd-nspawn) echo systemd-container ;;
         ceph) echo ceph-common ;;

@@ -7,125 +7,12 @@ set -Eeuo pipefail
 
 program=$(realpath "$1")
 cd "$(dirname "$0")/.."
-if [ "$(id -u)" != 0 ]; then
-    echo "test-systemd.sh boots a system, and needs root" >&2
-    exit 1
-fi
-export PATH=$PATH:/usr/sbin
+. scripts/booted-system.sh
 
-release=$(. /etc/os-release && echo "${VERSION_CODENAME:?this script knows Debian and its kin}")
-packages=systemd,systemd-sysv,dbus,procps,postgresql,age
-system=target/systemd-root/$release-$(cksum <<<"$packages" | cut -d' ' -f1)
-if [ ! -d "$system" ]; then
-    echo "making a small system of $release with $packages" >&2
-    rm -rf "$system.new"
-    mkdir -p "$system.new"
-    # From here on only what is installed counts: nothing of this machine's PostgreSQL takes part.
-    debootstrap --variant=minbase --include="$packages" "$release" "$system.new" >"$system.log" 2>&1 || {
-        tail "$system.log" >&2
-        exit 1
-    }
-    mv "$system.new" "$system"
-fi
-
-directory=$(mktemp -d /tmp/ernstfall-systemd.XXXXXX)
-root=$directory/root
-container=
-init=
-failed=
-
-inside() {
-    nsenter --target "$init" --all "$@"
-}
-
-finish() {
-    local code=$?
-    if [ "$code" != 0 ] && [ -n "$init" ]; then
-        echo "NOT proven: ${step:-the system boots}: $failed. The last words of the unit and of the system:" >&2
-        inside systemctl status --no-pager --lines=0 ernstfall >&2 || true
-        inside journalctl --no-pager --output=cat --unit=ernstfall --lines=40 >&2 || true
-    fi
-    if [ -n "$container" ]; then
-        inside systemctl poweroff >/dev/null 2>&1 || kill "$container" 2>/dev/null || true
-        wait "$container" || true
-    fi
-    [ "$code" = 0 ] || tail -n 5 "$directory/console" >&2 || true
-    rm -rf "$directory"
-}
-trap 'failed=$BASH_COMMAND' ERR
-trap finish EXIT
-
-# What is to be proven now, for the case that it is not.
-prove() {
-    step=$*
-}
-
-proven() {
-    echo "ok  $step${1:+ ($1)}"
-}
-
-# Waits until a command succeeds, at most so many seconds.
-within() {
-    local until=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        if [ "$SECONDS" -ge "$until" ]; then
-            echo "waited in vain for: $*" >&2
-            return 1
-        fi
-        sleep 0.2
-    done
-}
-
-property() {
-    inside systemctl show --property="$1" --value ernstfall
-}
-
-is() {
-    [ "$(property "$1")" = "$2" ]
-}
-
-status_says() {
-    grep -qF "$1" <<<"$(property StatusText)"
-}
-
-# Whether the daemon has said this, since the journal was last emptied.
-said() {
-    grep -qF -- "$1" <<<"$(inside journalctl --no-pager --output=cat --unit=ernstfall)"
-}
-
-forget_the_journal() {
-    inside journalctl --quiet --rotate --vacuum-time=1s 2>/dev/null
-}
-
-# All records of the daemon's machine, in their order, as one list.
-records() {
-    find "$root/var/lib/ernstfall/records" -name '*.json' | sort | xargs cat | jq --slurp 'map(.record)'
-}
-
-count() {
-    records | jq "map(select($1)) | length"
-}
-
-# Whether there are more such records than before.
-more_than() {
-    [ "$(count "$2")" -gt "$1" ]
-}
+make_system systemd,systemd-sysv,dbus,procps,postgresql,age
 
 is_scratch_running() {
     [ -n "$(find "$root/var/lib/ernstfall/scratch" -name postmaster.pid)" ]
-}
-
-# Nobody of the daemon's user is left, and no scratch.
-nothing_is_left() {
-    [ -z "$(find "$root/var/lib/ernstfall/scratch" -mindepth 1 -maxdepth 1 -type d)" ] || return 1
-    ! inside pgrep --uid ernstfall >/dev/null
-}
-
-configure() {
-    cat >"$root/etc/ernstfall/ernstfall.toml"
-    chmod 0640 "$root/etc/ernstfall/ernstfall.toml"
-    inside chgrp ernstfall /etc/ernstfall/ernstfall.toml
 }
 
 # usage: usual_configuration BACKUP [SQL]    how often, and what the check of a restored copy runs
@@ -161,22 +48,7 @@ expect = "> 0"
 CONF
 }
 
-drop_in() {
-    mkdir -p "$root/etc/systemd/system/ernstfall.service.d"
-    cat >"$root/etc/systemd/system/ernstfall.service.d/$1.conf"
-    inside systemctl daemon-reload
-}
-
-cp --archive "$system" "$root"
-# A container is no machine: what its manager would keep from the sandbox of scratch servers, a machine allows.
-systemd-nspawn --quiet --boot --directory="$root" --register=no --keep-unit --private-network --console=pipe \
-    --system-call-filter='landlock_create_ruleset landlock_add_rule landlock_restrict_self' \
-    </dev/null >"$directory/console" 2>&1 &
-container=$!
-has_booted() {
-    init=$(pgrep --parent "$container" --newest) && inside systemctl is-system-running --quiet
-}
-within 60 has_booted
+boot
 within 60 inside runuser -u postgres -- pg_isready --quiet
 prove "systemd boots, with a PostgreSQL server"
 proven "$(inside systemctl --version | head -n 1), PostgreSQL $(inside runuser -u postgres -- psql -XAtc 'show server_version')"

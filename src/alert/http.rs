@@ -113,6 +113,11 @@ impl Receiver {
         url
     }
 
+    /// A text with stars in place of this receiver's secrets.
+    pub(super) fn star_out(&self, text: &str) -> String {
+        self.redaction.star_out(text)
+    }
+
     /// Sends a body.
     ///
     /// # Errors

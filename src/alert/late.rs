@@ -26,7 +26,10 @@ impl<T: Send + 'static> Late<T> {
     }
 
     /// Takes as long as fetching does, at the first time.
-    pub(super) async fn get(&self) -> Result<&T, Failure> {
+    ///
+    /// # Errors
+    /// It cannot be had now.
+    pub async fn get(&self) -> Result<&T, Failure> {
         self.fetched.get_or_try_init(|| self.wait()).await
     }
 

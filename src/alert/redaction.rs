@@ -45,13 +45,15 @@ impl Redaction {
         }
     }
 
-    /// The beginning of a text in one line; empty where there is nothing to see.
+    /// The text with stars in place of secrets.
+    pub(super) fn star_out(&self, text: &str) -> String {
+        let secrets = self.0.iter();
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
+    /// The beginning of a stranger's text in one line; empty where there is nothing to see.
     pub(super) fn quote(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.0 {
-            text = text.replace(secret, "***");
-        }
-        let plain = in_one_line(&text);
+        let plain = in_one_line(&self.star_out(text));
         match plain.char_indices().nth(QUOTED_CHARACTERS) {
             Some((end, _)) => format!("{}…", &plain[..end]),
             None => plain,

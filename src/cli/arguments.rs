@@ -78,7 +78,14 @@ pub(super) enum Command {
     /// Print a completion script
     Completions { shell: clap_complete::Shell },
     /// Print the manual page
-    Man,
+    Man(Man),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Man {
+    /// Write a page for each command into this directory instead
+    #[arg(long, value_name = "DIR")]
+    pub(super) directory: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -84,6 +84,6 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Rules(options) => rules::run(&options),
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Completions { shell } => man::completions(shell),
-        Command::Man => man::page(),
+        Command::Man(options) => man::run(&options),
     }
 }

@@ -275,6 +275,39 @@ fn check_of_a_configuration_with_several_faults_shows_all_with_their_lines() {
 }
 
 #[test]
+fn every_command_has_a_manual_page_and_they_name_each_other() {
+    let directory = TestDir::new("man");
+    let ernstfall = Ernstfall::new(&directory);
+    let pages = TestDir::new("pages");
+    let absent = pages.join("absent").display().to_string();
+    let refused = ernstfall.run(["man", "--directory", &absent]).expect_code(1);
+    assert!(
+        refused.stderr.contains("name a directory that exists"),
+        "{}",
+        refused.stderr
+    );
+    let directory = pages.path().display().to_string();
+    ernstfall.run(["man", "--directory", &directory]).expect_code(0);
+    let main = fs::read_to_string(pages.join("ernstfall.1")).unwrap();
+    assert_eq!(ernstfall.run(["man"]).expect_code(0).stdout, main);
+    let named: Vec<String> = main
+        .lines()
+        .filter_map(|line| line.strip_suffix("(1)"))
+        .map(|name| name.replace("\\-", "-") + ".1")
+        .collect();
+    assert!(
+        named.contains(&"ernstfall-restore-test.1".to_owned()),
+        "{named:?}"
+    );
+    for page in &named {
+        let text = fs::read_to_string(pages.join(page)).unwrap();
+        assert!(text.contains(".SH DESCRIPTION"), "{page}: {text}");
+    }
+    // Besides the main page nothing that nobody names, such as the inside of the sandbox.
+    assert_eq!(fs::read_dir(pages.path()).unwrap().count(), named.len() + 1);
+}
+
+#[test]
 fn demo_passes_and_leaves_nothing_behind() {
     let directory = TestDir::new("demo");
     let ernstfall = Ernstfall::new(&directory).deadline(DEMO_DEADLINE);

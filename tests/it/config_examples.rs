@@ -119,38 +119,73 @@ fn alerts_reach_whom_they_concern() {
     }
 }
 
+/// Expects a configuration without faults, below the test's directory instead of the machine's, and with a bucket that
+/// refuses at once.
+fn expect_no_fault(name: &str, text: &str) {
+    let directory = TestDir::new("environment");
+    let state = format!(
+        "state_dir = {:?}\n",
+        directory.join("state").display().to_string()
+    );
+    let text: String = text
+        .replace("age1-YOUR-PUBLIC-KEY", SOMEBODYS_KEY)
+        .replace("region = ", "endpoint = \"http://127.0.0.1:1\"\nregion = ")
+        .lines()
+        .filter(|line| !line.starts_with("state_dir"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let output = Ernstfall::new(&directory)
+        .configuration(&(state + &text))
+        .environment("PGHOST", "127.0.0.1")
+        .environment("PGPORT", "1")
+        .run(["check"])
+        .expect_code(1);
+    let configuration: Vec<&str> = output
+        .stdout
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with(' '))
+        .collect();
+    assert!(
+        configuration[0].contains("is without faults"),
+        "{name}: {}",
+        output.stdout
+    );
+}
+
 #[test]
 fn check_finds_no_fault_in_the_files_of_the_environments() {
     for name in ["local.toml", "staging.toml", "production.toml", "ernstfall.toml"] {
-        let directory = TestDir::new("environment");
-        // Below the test's directory instead of the machine's, and a bucket that refuses at once.
-        let state = format!(
-            "state_dir = {:?}\n",
-            directory.join("state").display().to_string()
-        );
-        let text: String = shipped(name)
-            .replace("age1-YOUR-PUBLIC-KEY", SOMEBODYS_KEY)
-            .replace("region = ", "endpoint = \"http://127.0.0.1:1\"\nregion = ")
-            .lines()
-            .filter(|line| !line.starts_with("state_dir"))
-            .flat_map(|line| [line, "\n"])
-            .collect();
-        let output = Ernstfall::new(&directory)
-            .configuration(&(state + &text))
-            .environment("PGHOST", "127.0.0.1")
-            .environment("PGPORT", "1")
-            .run(["check"])
-            .expect_code(1);
-        let configuration: Vec<&str> = output
-            .stdout
-            .lines()
-            .skip(1)
-            .take_while(|line| line.starts_with(' '))
-            .collect();
-        assert!(
-            configuration[0].contains("is without faults"),
-            "{name}: {}",
-            output.stdout
-        );
+        expect_no_fault(name, &shipped(name));
     }
+}
+
+const OF_THE_PACKAGE: &str = "../systemd/debian/ernstfall.toml";
+
+#[test]
+fn the_daemon_of_the_package_says_that_a_database_is_to_be_named() {
+    let directory = TestDir::new("package");
+    let ernstfall = Ernstfall::new(&directory).configuration(&shipped(OF_THE_PACKAGE));
+    let output = ernstfall.run(["run"]).expect_code(2);
+    assert!(output.stderr.contains("add a [[target]]"), "{}", output.stderr);
+    assert_eq!(output.stderr.matches("missing").count(), 1, "{}", output.stderr);
+}
+
+#[test]
+fn what_the_package_proposes_is_without_faults_once_it_is_switched_on() {
+    // One of each choice: a directory and not a bucket, a secret and not a socket.
+    let left_out = |line: &&str| {
+        let other_choice = ["#url = \"", "#region", "#access_key_id", "#secret_access_key"];
+        !other_choice.iter().any(|start| line.starts_with(start))
+    };
+    let switched_on = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with('[') || rest.contains(" = ") && !rest.starts_with(' ') => {
+            rest.to_owned() + "\n"
+        }
+        _ => line.to_owned() + "\n",
+    };
+    let shipped = shipped(OF_THE_PACKAGE);
+    let text: String = shipped.lines().filter(left_out).map(switched_on).collect();
+    assert!(text.contains("\nretention = "), "nothing was switched on: {text}");
+    expect_no_fault("of the package", &text);
 }

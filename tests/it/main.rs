@@ -10,6 +10,7 @@ mod alerts;
 mod backup;
 mod backup_ddl;
 mod backup_faults;
+mod channels;
 mod config_examples;
 mod connections;
 mod daemon;

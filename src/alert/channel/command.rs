@@ -1,5 +1,6 @@
 //! A program of the operator's, which is started for each message.
 
+use std::io::ErrorKind;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -63,8 +64,10 @@ impl Command {
 #[async_trait]
 impl Channel for Command {
     async fn deliver(&self, message: &Message, _now: DateTime<Utc>) -> Result<Receipt, Failure> {
-        let mut child = self.start(message).map_err(|error| {
-            Failure::lasts(format!(
+        let mut child = self.start(message).map_err(|error| Failure {
+            // Else the machine has too much to do.
+            lasting: matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied),
+            ..Failure::may_pass(format!(
                 "start {}: {error}; check that it is installed, and that this user may run it",
                 self.program()
             ))

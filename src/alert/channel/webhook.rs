@@ -38,17 +38,16 @@ impl Channel for Webhook {
     async fn deliver(&self, message: &Message, _now: DateTime<Utc>) -> Result<Receipt, Failure> {
         let addressee = self.addressee.get().await?;
         let facts = Facts::of(message);
+        let receiver = &addressee.receiver;
         let (content_type, body) = match &self.template {
             Some(template) => {
                 let body = template.render(&facts, &addressee.values);
-                (
-                    template.content_type(),
-                    body.map_err(|error| Failure::lasts(error.to_string()))?,
-                )
+                // What is wrong with a value may be told with the value.
+                let body = body.map_err(|error| Failure::lasts(receiver.star_out(&error.to_string())));
+                (template.content_type(), body?)
             }
             None => ("application/json", facts.to_json()),
         };
-        let receiver = &addressee.receiver;
         let answer = receiver.post(receiver.url().clone(), content_type, body).await?;
         Ok(Receipt(answer.status))
     }

@@ -165,3 +165,134 @@ impl Secrets {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use chrono::Utc;
+
+    use super::*;
+    use crate::alert::message::Message;
+    use crate::cli::signals::Signals;
+    use crate::config::Config;
+    use crate::model::alert_record::AlertState;
+
+    fn setup(directory: &Path, alert: &str) -> Setup {
+        let environment = Environment {
+            current_directory: directory.to_owned(),
+            ..Environment::default()
+        };
+        let text = format!(
+            "{alert}\n[repository]\nurl = \"backups\"\n[[target]]\nname = \"shop\"\nurl = \"postgres://a\"\n"
+        );
+        let config = Config::parse(&text, &directory.join("ernstfall.toml"), &environment);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        Setup::of(config, environment, Signals::listen().unwrap())
+    }
+
+    fn message() -> Message {
+        Message {
+            labels: BTreeMap::new(),
+            state: AlertState::Firing,
+            summary: String::new(),
+            description: String::new(),
+            runbook_url: String::new(),
+            since: Utc::now(),
+            resolved_at: None,
+            reminder: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_had_stops_its_channel_only() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("page.txt"), "{{ summary }}").unwrap();
+        let setup = setup(
+            directory.path(),
+            "[[alert.channel]]
+             kind = \"alertmanager\"
+             url = { env = \"NO_SUCH_URL\" }
+             [[alert.channel]]
+             kind = \"webhook\"
+             name = \"pager\"
+             timeout = \"3s\"
+             url = \"http://127.0.0.1:1\"
+             template = \"page.txt\"
+             values = { key = { command = [\"sh\", \"-c\", \"exit 7\"] } }
+             [[alert.channel]]
+             kind = \"email\"
+             server = \"127.0.0.1:1\"
+             from = \"a@example.org\"
+             to = [\"b@example.org\"]
+             username = \"a\"
+             password = { file = \"no-such-file\" }
+             [[alert.channel]]
+             kind = \"command\"
+             command = [\"echo\", \"paged\"]",
+        );
+        let channels = setup
+            .channels()
+            .unwrap_or_else(|failure| panic!("{}", failure.error));
+        let shown: Vec<_> = channels
+            .iter()
+            .map(|channel| (channel.name.as_str(), channel.kind, channel.timeout.as_secs()))
+            .collect();
+        let expected = [
+            ("alertmanager", "alertmanager", 10),
+            ("pager", "webhook", 3),
+            ("email", "email", 10),
+            ("command", "command", 10),
+        ];
+        assert_eq!(shown, expected);
+        let mut outcomes = Vec::new();
+        for channel in &channels {
+            outcomes.push(channel.channel.deliver(&message(), Utc::now()).await);
+        }
+        for (outcome, lasting, part) in [
+            (
+                &outcomes[0],
+                true,
+                "alert.channel[alertmanager].url: environment variable NO_SUCH_URL",
+            ),
+            (
+                &outcomes[1],
+                false,
+                "alert.channel[pager].values.key: sh gave no secret",
+            ),
+            (
+                &outcomes[2],
+                true,
+                "alert.channel[email].password: cannot read the secret",
+            ),
+        ] {
+            let failure = outcome.as_ref().unwrap_err();
+            assert_eq!(failure.lasting, lasting, "{}", failure.reason);
+            assert!(failure.reason.contains(part), "{}", failure.reason);
+        }
+        assert_eq!(outcomes[3].as_ref().unwrap().0, "paged");
+    }
+
+    #[tokio::test]
+    async fn a_template_or_an_address_that_cannot_be_used_is_a_fault_of_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("page.json"), "{{ sumary }}").unwrap();
+        for (channel, parts) in [
+            (
+                "kind = \"webhook\"\nurl = \"http://x\"\ntemplate = \"page.json\"",
+                ["alert.channel[webhook]", "page.json: line 1: "],
+            ),
+            (
+                "kind = \"email\"\nserver = \"x:1\"\nfrom = \"a\"\nto = [\"b@example.org\"]",
+                ["alert.channel[email]", "\"a\" is not an address"],
+            ),
+        ] {
+            let failure = setup(directory.path(), &format!("[[alert.channel]]\n{channel}")).channels();
+            let failure = failure.err().unwrap();
+            let message = crate::ops::chain(failure.error.as_ref());
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+            assert_eq!(failure.exit.code(), 2);
+        }
+    }
+}

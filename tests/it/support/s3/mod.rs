@@ -3,6 +3,7 @@
 mod backend;
 mod connection;
 mod tls;
+pub(crate) use tls::front;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
