@@ -1,13 +1,15 @@
 //! Where alerts are judged and handed to the channels: one worker for each channel, so that one that hangs holds up no
 //! other. What waits and what was told is on disk before anything is sent, so that a restart neither forgets nor repeats.
 
+mod kept;
+mod tally;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -19,14 +21,14 @@ use crate::model::causes::chain;
 use crate::model::record::{FORMAT, Record};
 use crate::observe::gathered::{AlertsState, ChannelState, FiringAlert};
 use crate::observe::metrics::Readings;
-use crate::store::durable::write_over;
 
 use super::channel::{Failure, Named, Receipt};
-use super::evaluation::{Evaluation, Manner};
+use super::evaluation::Manner;
 use super::message::Message;
-use super::outbox::{Fate, Outbox, Waiting};
+use super::outbox::{Fate, Waiting};
 
-const VERSION: u32 = 1;
+use kept::{File, Kept};
+use tally::Tally;
 
 /// The clock may jump, so what is due is looked for at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -38,8 +40,6 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 pub struct Desk {
-    /// Where it is kept.
-    path: PathBuf,
     journal: Journal,
     clock: Clock,
     state: Mutex<State>,
@@ -48,54 +48,24 @@ pub struct Desk {
     queued: watch::Sender<()>,
 }
 
-#[derive(Default)]
 struct State {
     kept: Kept,
-    standing: BTreeMap<String, Standing>,
-    /// What is on disk.
-    saved: Vec<u8>,
-}
-
-/// What a restart must not forget.
-#[derive(Default, Serialize, Deserialize)]
-struct Kept {
-    version: u32,
-    evaluation: Evaluation,
-    outbox: Outbox,
-}
-
-/// How a channel stands since the daemon started.
-#[derive(Default)]
-struct Standing {
-    delivered: u64,
-    retried: u64,
-    failed: u64,
-    given_up: u64,
-    last_delivered_at: Option<DateTime<Utc>>,
-    fault: Option<String>,
-    refreshed_at: Option<DateTime<Utc>>,
+    file: File,
+    /// By channel.
+    tallies: BTreeMap<String, Tally>,
 }
 
 impl Desk {
     /// With what was kept in the state directory.
     pub fn open(state_dir: &Path, journal: Journal, clock: Clock) -> Self {
-        let path = state_dir.join("alerts.json");
-        let mut kept = read(&path).unwrap_or_else(|fault| {
-            // Telling everything again is better than telling nothing.
-            tracing::error!(
-                "{} cannot be used, and alerts begin anew: {fault}",
-                path.display()
-            );
-            Kept::default()
-        });
-        kept.version = VERSION;
+        let file = File::new(state_dir);
         Self {
-            path,
             journal,
             clock,
             state: Mutex::new(State {
-                kept,
-                ..State::default()
+                kept: file.read(),
+                file,
+                tallies: BTreeMap::new(),
             }),
             channels: watch::channel(Arc::default()).0,
             queued: watch::channel(()).0,
@@ -131,7 +101,7 @@ impl Desk {
         for channel in channels.iter() {
             state.refresh(channel, now);
         }
-        self.save(&mut state);
+        state.save();
         drop(state);
         self.queued.send_replace(());
     }
@@ -201,7 +171,7 @@ impl Desk {
         });
         AlertsState {
             firing: firing.collect(),
-            channels: channels.iter().map(|channel| state.of(channel)).collect(),
+            channels: channels.iter().map(|channel| state.shown(channel)).collect(),
         }
     }
 
@@ -279,8 +249,9 @@ impl Desk {
                 }
             },
         };
-        state.count(name, waiting, &told, result, now);
-        self.save(&mut state);
+        let tally = state.tallies.entry(name.to_owned()).or_default();
+        tally.count(waiting, &told, result, now);
+        state.save();
         drop(state);
         // That a receiver still knows what it was told is no news.
         let is_news = !waiting.refresh || result != Some(Delivery::Delivered);
@@ -331,86 +302,39 @@ impl Desk {
         channels.iter().find(|one| one.name == name).cloned()
     }
 
-    fn save(&self, state: &mut State) {
-        let saved = serde_json::to_vec_pretty(&state.kept).map_err(std::io::Error::other);
-        let saved = saved.and_then(|bytes| {
-            if bytes != state.saved {
-                write_over(&self.path.with_file_name(".tmp"), &self.path, &bytes)?;
-                state.saved = bytes;
-            }
-            Ok(())
-        });
-        if let Err(error) = saved {
-            tracing::error!(
-                "keep the state of alerts in {}: {error}; after a restart some may be told again",
-                self.path.display()
-            );
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    fn save(&mut self) {
+        self.file.save(&self.kept);
+    }
+
+    fn shown(&self, channel: &Named) -> ChannelState {
+        let waiting = self.kept.outbox.len(&channel.name);
+        let tally = self.tallies.get(&channel.name);
+        tally.unwrap_or(&Tally::default()).shown(channel, waiting)
+    }
+
     /// Says what fires again to a receiver that would forget it.
     fn refresh(&mut self, channel: &Named, now: DateTime<Utc>) {
         let Some(every) = channel.channel.refreshed_every() else {
             return;
         };
         let every = TimeDelta::from_std(every).unwrap_or(TimeDelta::MAX);
-        let standing = self.standing.entry(channel.name.clone()).or_default();
-        if standing
-            .refreshed_at
-            .is_some_and(|at| now - at < every && now >= at)
-        {
+        let tally = self.tallies.entry(channel.name.clone()).or_default();
+        if tally.refreshed_at.is_some_and(|at| now - at < every && now >= at) {
             return;
         }
-        standing.refreshed_at = Some(now);
+        tally.refreshed_at = Some(now);
         let firing: Vec<Message> = self.kept.evaluation.firing().cloned().collect();
         for message in firing
             .into_iter()
             .filter(|message| is_about_another(channel, message))
         {
             self.kept.outbox.queue(&channel.name, message, true, now);
-        }
-    }
-
-    fn count(
-        &mut self,
-        channel: &str,
-        waiting: &Waiting,
-        told: &Result<Receipt, Failure>,
-        result: Option<Delivery>,
-        now: DateTime<Utc>,
-    ) {
-        let standing = self.standing.entry(channel.to_owned()).or_default();
-        match result {
-            None => standing.retried += 1,
-            Some(Delivery::Delivered) => {
-                standing.last_delivered_at = Some(now);
-                standing.delivered += u64::from(!waiting.refresh);
-            }
-            Some(Delivery::Failed) => standing.failed += 1,
-            Some(Delivery::GivenUp) => standing.given_up += 1,
-        }
-        standing.fault = told.as_ref().err().map(|failure| failure.reason.clone());
-    }
-
-    fn of(&self, channel: &Named) -> ChannelState {
-        let none = Standing::default();
-        let standing = self.standing.get(&channel.name).unwrap_or(&none);
-        ChannelState {
-            name: channel.name.clone(),
-            kind: channel.kind,
-            delivered: standing.delivered,
-            retried: standing.retried,
-            failed: standing.failed,
-            given_up: standing.given_up,
-            waiting: self.kept.outbox.len(&channel.name) as u64,
-            last_delivered_at: standing.last_delivered_at,
-            fault: standing.fault.clone(),
         }
     }
 }
@@ -434,19 +358,6 @@ fn log(message: &Message) {
         AlertState::Firing => tracing::warn!("alert {alert} fires: {summary}"),
         AlertState::Resolved => tracing::info!("alert {alert} is resolved: {summary}"),
     }
-}
-
-fn read(path: &Path) -> Result<Kept, String> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(error) => return Err(error.to_string()),
-    };
-    let kept: Kept = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
-    if kept.version > VERSION {
-        return Err("a newer ernstfall has written it".to_owned());
-    }
-    Ok(kept)
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Receiver {
             .ok()
             .filter(|url| url.has_host() && ["http", "https"].contains(&url.scheme()));
         let url = url.ok_or_else(|| {
-            Failure::lasts("`url` is not an address: write http:// or https://, the host and the path")
+            Failure::lasts("the URL is not an address: write http:// or https://, the host and the path")
         })?;
         let mut redaction = Redaction::default();
         redaction.add_url(&url);
@@ -150,7 +150,7 @@ impl Receiver {
         {
             if text.len() + piece.len() > MAX_ANSWER_BYTES {
                 return Err(Failure::lasts(format!(
-                    "{} answers with more than 4 MiB: check `url`",
+                    "{} answers with more than 4 MiB: check the URL",
                     self.shown
                 )));
             }
@@ -181,11 +181,11 @@ impl Receiver {
         let tried = format!("{verb} {}", self.shown);
         if authorities::is_about_certificate(&error) {
             return Failure::lasts(format!(
-                "{tried}: {why}; name the authority that signed the server's certificate as `ca_file`, or correct `url`"
+                "{tried}: {why}; name the authority that signed the server's certificate as `ca_file`, or correct the URL"
             ));
         }
         Failure::may_pass(format!(
-            "{tried}: {why}; check `url`, and that the server can be reached from here"
+            "{tried}: {why}; check the URL, and that the server can be reached from here"
         ))
     }
 
@@ -200,7 +200,7 @@ impl Receiver {
             |url| format!("to {}{}", shown(&url), self.redaction.quote(url.path())),
         );
         Failure::lasts(format!(
-            "{verb} {}: {} sends on {target}, which is not followed: a token would go there as well; correct `url`",
+            "{verb} {}: {} sends on {target}, which is not followed: a token would go there as well; correct the URL",
             self.shown,
             in_words(response.status())
         ))
@@ -216,7 +216,7 @@ impl Receiver {
         };
         let said = match self.redaction.quote(&beginning(response).await) {
             said if said.is_empty() => "nothing".to_owned(),
-            said => format!("{said:?}"),
+            said => format!("\"{said}\""),
         };
         let may_pass = status.is_server_error()
             || [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS].contains(&status);
@@ -277,7 +277,7 @@ fn in_words(status: StatusCode) -> String {
 fn advice(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "check the token, and what it allows",
-        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => "check `url`",
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => "check the URL",
         StatusCode::TOO_MANY_REQUESTS => "it wants to be asked less often",
         status if status.is_server_error() => "look at the receiver's own log",
         _ => "correct what it complains of",

@@ -6,12 +6,13 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::alert_record::AlertState;
+use crate::observe::rules::TEST_LABEL;
 
 /// The label that holds the name of the alert.
 pub const ALERT_NAME: &str = "alertname";
 
 /// The label that marks an alert that was raised on purpose, to see whether it arrives; its value is `true`.
-pub const TEST: &str = "ernstfall_test";
+pub const TEST: &str = TEST_LABEL;
 
 /// One thing to say of one alert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -28,6 +28,15 @@ impl Ping {
         Self { receiver }
     }
 
+    /// Fetches the address, and sends nothing.
+    ///
+    /// # Errors
+    /// It is not to be had, or is of no use.
+    pub async fn prepare(&self) -> Result<(), Failure> {
+        self.receiver.get().await?;
+        Ok(())
+    }
+
     /// Tells it once, with some words for people. Whoever calls sets the time that this may take.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::model::backup_id::BackupId;
+use crate::model::human_duration::HumanDuration;
 use crate::model::target_name::TargetName;
 use crate::observe::rules::DEFAULT_RUNBOOK_URL;
 
@@ -23,7 +24,7 @@ pub(super) struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done; restore-test: passed, and objectives met; status, check: nothing wrong
-  1    the operation could not run, or failed for reasons outside the backup
+  1    the operation could not run, or failed for reasons outside the backup; alert-test: not everything arrived
   2    usage or configuration is wrong
   3    a bad backup or a mismatch was found
   4    passed, but an objective (RPO or RTO) was missed
@@ -67,7 +68,9 @@ pub(super) enum Command {
     Prune(Prune),
     /// Say that a sharp loss of content was meant
     Acknowledge(Acknowledge),
-    /// The checklist: configuration, connections, privileges, programs, scratch, space, schedule
+    /// Send a test alert on purpose, and see whether it arrives
+    AlertTest(AlertTest),
+    /// The checklist: configuration, connections, privileges, programs, scratch, space, schedule, alerts
     Check(Targets),
     /// Print the SQL that gives a role what a target needs of it, and no more
     Grants(Grants),
@@ -222,6 +225,36 @@ pub(super) struct Rules {
     /// Where docs/runbook.md can be read: alerts link to their part of it
     #[arg(long, value_name = "URL", default_value = DEFAULT_RUNBOOK_URL)]
     pub(super) runbook_url: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AlertTest {
+    /// Only through this channel of the configuration; may be repeated [default: all]
+    #[arg(long = "channel", value_name = "NAME")]
+    pub(super) channels: Vec<String>,
+    /// In the place of which alert, so that its routing and texts are tried [default: ErnstfallAlertTest]
+    #[arg(long, value_name = "NAME")]
+    pub(super) alert: Option<String>,
+    /// As if it were about this target: with its environment and owner
+    #[arg(long, value_name = "NAME")]
+    pub(super) target: Option<TargetName>,
+    /// Through Prometheus, its rules and Alertmanager, in the place of the channels; with --channel, through both
+    ///
+    /// The running daemon shows a metric, from which the rule ErnstfallAlertTest makes an alert. On the way it is told how
+    /// far it has come.
+    #[arg(long)]
+    pub(super) through_prometheus: bool,
+    /// How long the alert may take through Prometheus
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5m",
+        requires = "through_prometheus"
+    )]
+    pub(super) wait: HumanDuration,
+    /// Where Alertmanager is [default: the channel of kind "alertmanager", else what `alert.prometheus` says]
+    #[arg(long, value_name = "URL", requires = "through_prometheus")]
+    pub(super) alertmanager: Option<String>,
 }
 
 #[derive(Args, Debug)]

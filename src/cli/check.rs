@@ -1,10 +1,13 @@
 //! `ernstfall check`.
 
+mod alerts;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use chrono::Utc;
 
+use crate::alert::channel::Named;
 use crate::config::{self, RepositoryLocation, SecretSource};
 use crate::journal::{History, Journal};
 use crate::ops::check::{self, CheckLine, LineResult, Surroundings, TriedScratches};
@@ -20,7 +23,7 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
     let setup = Setup::load(global)?;
     let targets = setup.targets(&options.targets)?;
     // A template that cannot be used is a fault of the configuration.
-    setup.channels()?;
+    let channels = setup.channels()?;
     let mut view = View {
         json: global.json,
         quiet: global.quiet,
@@ -28,7 +31,7 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
     };
     let cancel = setup.signals.cancel.clone();
     tokio::select! {
-        () = all(&setup, targets, &mut view) => {}
+        () = all(&setup, targets, &channels, &mut view) => {}
         () = cancel.cancelled() => {}
     }
     if global.json {
@@ -41,7 +44,7 @@ pub(super) async fn run(global: &Global, options: &Targets) -> Result<Exit, Fail
     Ok(setup.signals.exit().unwrap_or(exit))
 }
 
-async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
+async fn all(setup: &Setup, targets: Vec<&config::Target>, channels: &[Named], view: &mut View) {
     view.show(configuration(setup));
     view.show(check::state_directory(&setup.config.state_dir));
     view.show(daemon(setup));
@@ -57,6 +60,7 @@ async fn all(setup: &Setup, targets: Vec<&config::Target>, view: &mut View) {
         history: history(setup, repository.as_ref()).await,
         repository: repository.map(Arc::new),
     };
+    view.show(alerts::check(setup, channels, surroundings.history.as_ref()).await);
     let mut tried = TriedScratches::default();
     for configured in targets {
         let gap = configured

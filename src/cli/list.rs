@@ -1,5 +1,8 @@
 //! `ernstfall list`.
 
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::model::alert_record::{AlertDeliveryRecord, AlertTestRecord};
 use crate::model::record::{Entry, Record, RestoreTestRecord};
 use crate::model::target_name::TargetName;
 
@@ -56,6 +59,8 @@ pub(super) async fn run(global: &Global, options: &List) -> Result<Exit, Failure
         } else {
             show_restore_tests(&tests);
         }
+    } else if options.what == Listed::Alerts && !global.json {
+        show_alerts(&entries);
     } else if global.json {
         print::json(&entries).map_err(Failure::operation)?;
     } else {
@@ -76,10 +81,7 @@ fn show_backups(manifests: &[crate::model::manifest::Manifest]) {
         vec![
             manifest.target.to_string(),
             manifest.id.to_string(),
-            manifest
-                .recovery_point
-                .at
-                .to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            moment(manifest.recovery_point.at),
             manifest.totals.tables.to_string(),
             manifest.totals.rows.to_string(),
             print::size(manifest.totals.stored_bytes),
@@ -122,14 +124,74 @@ fn show_restore_tests(tests: &[&RestoreTestRecord]) {
     );
 }
 
+/// One row for each delivery, also of those of tests.
+fn show_alerts(entries: &[&Entry]) {
+    let rows = entries.iter().flat_map(|entry| match &entry.record {
+        Record::AlertDelivery(record) => vec![delivery_row(record)],
+        Record::AlertTest(record) => test_rows(record),
+        _ => Vec::new(),
+    });
+    print::table(
+        &[
+            "time",
+            "alert",
+            "target",
+            "state",
+            "channel",
+            "result",
+            "receipt or reason",
+        ],
+        rows,
+    );
+}
+
+fn delivery_row(record: &AlertDeliveryRecord) -> Vec<String> {
+    let state = match record.reminder {
+        true => format!("{}, again", record.state.as_str()),
+        false => record.state.as_str().to_owned(),
+    };
+    vec![
+        moment(record.finished_at),
+        record.alert.clone(),
+        record
+            .target
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
+        state,
+        record.channel.clone(),
+        record.result.as_str().replace('_', " "),
+        record.reason.clone().unwrap_or_default(),
+    ]
+}
+
+fn test_rows(record: &AlertTestRecord) -> Vec<Vec<String>> {
+    let rows = record.deliveries.iter().map(|delivery| {
+        let said = delivery.receipt.as_ref().or(delivery.reason.as_ref());
+        vec![
+            moment(record.finished_at),
+            record.alert.clone(),
+            record
+                .target
+                .as_ref()
+                .map_or_else(String::new, ToString::to_string),
+            "test".to_owned(),
+            delivery.channel.clone(),
+            if delivery.delivered { "delivered" } else { "failed" }.to_owned(),
+            said.cloned().unwrap_or_default(),
+        ]
+    });
+    rows.collect()
+}
+
+fn moment(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
 fn show_records(entries: &[&Entry]) {
     let rows = entries.iter().map(|entry| {
         let (kind, result, reason) = summary(&entry.record);
         vec![
-            entry
-                .record
-                .finished_at()
-                .to_rfc3339_opts(chrono::SecondsFormat::Secs, true),
+            moment(entry.record.finished_at()),
             entry
                 .record
                 .target()

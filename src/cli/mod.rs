@@ -1,6 +1,7 @@
 //! Commands, output and exit codes. Only this folder parses the command line, prints, and hands the wall clock in.
 
 mod acknowledge;
+mod alert_test;
 mod arguments;
 mod backup;
 mod check;
@@ -81,6 +82,7 @@ async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Acknowledge(options) => acknowledge::run(global, &options).await,
         Command::Grants(options) => grants::run(global, &options).await,
         Command::Check(options) => check::run(global, &options).await,
+        Command::AlertTest(options) => alert_test::run(global, &options).await,
         Command::Rules(options) => rules::run(&options),
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Completions { shell } => man::completions(shell),

@@ -3,6 +3,7 @@
 mod alerts;
 mod heartbeat;
 mod http;
+mod monitoring;
 mod settle;
 
 use std::io::IsTerminal;
@@ -26,6 +27,8 @@ use crate::repository::{Error as RepositoryError, Repository};
 use crate::scratch::IsolationWanted;
 use crate::store;
 use crate::store::s3::{self, Bucket};
+
+pub(super) use monitoring::{own_pages, receiver_at};
 
 use super::arguments::Global;
 use super::exit::Failure;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::journal::{History, RunStart, Task};
 use crate::model::target_name::TargetName;
@@ -40,6 +40,8 @@ pub struct Gathered {
     pub tasks: Vec<TaskState>,
     pub heartbeats: Vec<HeartbeatState>,
     pub alerts: AlertsState,
+    /// A test alert that is to be seen by Prometheus.
+    pub raised_test: Option<RaisedTest>,
     /// Why the configuration that was last asked for is not in force.
     pub configuration_fault: Option<String>,
 }
@@ -99,6 +101,23 @@ pub struct ChannelState {
     pub last_delivered_at: Option<DateTime<Utc>>,
     /// Why the last try failed; `null` where it did not.
     pub fault: Option<String>,
+}
+
+/// A test alert that is shown as a metric, so that the whole way from Prometheus to people is tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RaisedTest {
+    /// Of the alert test.
+    pub test: String,
+    /// In the place of which alert it stands.
+    pub alert: String,
+    /// Of that alert.
+    pub severity: String,
+    /// `null` where that alert is about no target alone.
+    pub target: Option<TargetName>,
+    pub environment: Option<String>,
+    pub owner: Option<String>,
+    /// It is over then, whether or not anybody has taken it away.
+    pub until: DateTime<Utc>,
 }
 
 /// How the heartbeat of one target stands.

@@ -10,7 +10,7 @@ use crate::journal::{ChainProblem, RunStart, Task};
 use crate::model::backup_id::BackupId;
 use crate::model::record::{Entry, Record};
 use crate::model::target_name::TargetName;
-use crate::observe::gathered::{AlertsState, Gathered, HeartbeatState, TaskState};
+use crate::observe::gathered::{AlertsState, Gathered, HeartbeatState, RaisedTest, TaskState};
 use crate::observe::measures::{Counted, Measures};
 use crate::observe::status::{self, Recorded, TargetFacts, TargetStatus, source_clock};
 
@@ -41,6 +41,8 @@ pub struct View {
     pub alerts: AlertsState,
     /// When every way that an alert test tried last brought it there.
     pub last_alert_test_success_at: Option<DateTime<Utc>>,
+    /// A test alert that is shown to Prometheus now.
+    pub raised_test: Option<RaisedTest>,
     /// Those of the configuration, in its order.
     pub targets: Vec<TargetView>,
 }
@@ -129,6 +131,7 @@ impl View {
             record_problems: gathered.history.problems.clone(),
             alerts: gathered.alerts.clone(),
             last_alert_test_success_at: last_alert_test_success(gathered.history.iter()),
+            raised_test: gathered.raised_test.clone().filter(|test| now < test.until),
             targets: targets.collect(),
         }
     }

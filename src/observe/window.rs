@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::model::alert_record::Delivery;
 use crate::model::agenda::DEADLINE_RUNS;
+use crate::model::alert_record::Delivery;
 use crate::model::backup_id::BackupId;
 use crate::model::record::{Entry, Outcome, Record, Verdict};
 use crate::model::target_name::TargetName;
@@ -94,7 +94,9 @@ pub fn trim(
         // The last word of each kind on each backup.
         let mut speaks = false;
         for (id, word) in about(&entry.record, end) {
-            speaks |= target.is_some_and(|target| existing.contains(&(target, id)) && said.insert((target, id, kind * 8 + word)));
+            speaks |= target.is_some_and(|target| {
+                existing.contains(&(target, id)) && said.insert((target, id, kind * 8 + word))
+            });
         }
         let is_longest = target
             .and_then(|target| longest.get(target))

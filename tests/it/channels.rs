@@ -352,7 +352,7 @@ async fn what_cannot_be_an_address_or_a_header_is_said_without_it() {
     for url in ["bearer-t0ken", "ftp://bearer-t0ken", "http://"] {
         let failure = deliver(&webhook(settings(url)), &firing()).await.unwrap_err();
         assert!(
-            failure.lasting && failure.reason.contains("`url`"),
+            failure.lasting && failure.reason.contains("the URL"),
             "{}",
             failure.reason
         );

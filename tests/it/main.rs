@@ -6,6 +6,7 @@ mod catalogue;
 mod commands;
 mod support;
 
+mod alert_test;
 mod alerts;
 mod backup;
 mod backup_ddl;

@@ -46,8 +46,8 @@ struct Annotations<'a> {
 
 /// An alert as Alertmanager shows it.
 #[derive(Deserialize)]
-struct Shown {
-    labels: BTreeMap<String, String>,
+pub(in crate::alert) struct Shown {
+    pub(in crate::alert) labels: BTreeMap<String, String>,
     receivers: Vec<Named>,
     status: Status,
 }
@@ -65,6 +65,23 @@ struct Status {
     silenced_by: Vec<String>,
 }
 
+impl Shown {
+    /// Who is to hear of it; nothing while that is not settled yet.
+    ///
+    /// # Errors
+    /// Nobody is told of it.
+    pub(in crate::alert) fn receivers(&self) -> Result<Option<String>, Failure> {
+        match self.status.state.as_str() {
+            "active" => {
+                let names: Vec<&str> = self.receivers.iter().map(|one| one.name.as_str()).collect();
+                Ok(Some(names.join(", ")))
+            }
+            "suppressed" => Err(Failure::lasts(suppressed(&self.status))),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Alertmanager {
     /// The receiver's address is that of the server, without the path of the interface.
     pub fn new(receiver: Late<Receiver>) -> Self {
@@ -74,6 +91,11 @@ impl Alertmanager {
 
 #[async_trait]
 impl Channel for Alertmanager {
+    async fn prepare(&self) -> Result<(), Failure> {
+        self.receiver.get().await?;
+        Ok(())
+    }
+
     async fn deliver(&self, message: &Message, now: DateTime<Utc>) -> Result<Receipt, Failure> {
         let receiver = self.receiver.get().await?;
         let alert = Posted {
@@ -100,22 +122,17 @@ impl Channel for Alertmanager {
         let receiver = self.receiver.get().await?;
         loop {
             match (message.state, shown(receiver, message).await?) {
-                (AlertState::Firing, Some(alert)) if alert.status.state == "active" => {
-                    let names: Vec<String> = alert.receivers.into_iter().map(|one| one.name).collect();
-                    return Ok(Receipt(format!(
-                        "{}, passed on to {}",
-                        delivered.0,
-                        names.join(", ")
-                    )));
-                }
-                (AlertState::Firing, Some(alert)) if alert.status.state == "suppressed" => {
-                    return Err(Failure::lasts(suppressed(&alert.status)));
+                (AlertState::Firing, Some(alert)) => {
+                    if let Some(names) = alert.receivers()? {
+                        return Ok(Receipt(format!("{}, passed on to {names}", delivered.0)));
+                    }
                 }
                 (AlertState::Resolved, None) => {
                     return Ok(Receipt(format!("{}, not shown any more", delivered.0)));
                 }
-                _ => tokio::time::sleep(LOOK_EVERY).await,
+                _ => {}
             }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -126,15 +143,7 @@ impl Channel for Alertmanager {
 
 /// The alert with just these labels, if Alertmanager shows it.
 async fn shown(receiver: &Receiver, message: &Message) -> Result<Option<Shown>, Failure> {
-    let mut url = receiver.url_below(PATH);
-    for (name, value) in &message.labels {
-        url.query_pairs_mut()
-            .append_pair("filter", &format!("{name}={}", quoted(value)));
-    }
-    let answer = receiver.get(url).await?;
-    let text = receiver.text(answer).await?;
-    let alerts: Vec<Shown> = serde_json::from_str(&text)
-        .map_err(|error| Failure::lasts(format!("what answers is no Alertmanager ({error}): check `url`")))?;
+    let alerts = alerts_with(receiver, &message.labels).await?;
     // It drops labels without a value.
     let said: BTreeMap<&String, &String> = message
         .labels
@@ -143,6 +152,25 @@ async fn shown(receiver: &Receiver, message: &Message) -> Result<Option<Shown>, 
         .collect();
     let is_it = |alert: &Shown| alert.labels.iter().collect::<BTreeMap<_, _>>() == said;
     Ok(alerts.into_iter().find(is_it))
+}
+
+/// The alerts with these labels, and maybe others, that Alertmanager shows.
+pub(in crate::alert) async fn alerts_with(
+    receiver: &Receiver,
+    labels: &BTreeMap<String, String>,
+) -> Result<Vec<Shown>, Failure> {
+    let mut url = receiver.url_below(PATH);
+    for (name, value) in labels {
+        url.query_pairs_mut()
+            .append_pair("filter", &format!("{name}={}", quoted(value)));
+    }
+    let answer = receiver.get(url).await?;
+    let text = receiver.text(answer).await?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::lasts(format!(
+            "what answers is no Alertmanager ({error}): check the URL"
+        ))
+    })
 }
 
 /// A text as Alertmanager's filters have it.

@@ -88,7 +88,7 @@ impl Channel for Command {
         let complaint = redaction.quote(&last_lines(&complaint));
         let said = match complaint.is_empty() {
             true => "nothing".to_owned(),
-            false => format!("{complaint:?}"),
+            false => format!("\"{complaint}\""),
         };
         Err(Failure::may_pass(format!(
             "{} ended with {status}, and it said {said}; run it by hand as this user, with an alert as JSON on its standard input",

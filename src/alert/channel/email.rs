@@ -3,7 +3,7 @@
 //! A recipient that the server refuses does not keep the mail from the others.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -17,12 +17,14 @@ use lettre::transport::smtp::response::Response;
 
 use super::{Channel, Failure, Receipt};
 use crate::alert::authorities;
+use crate::alert::late::Late;
 use crate::alert::message::Message;
 use crate::alert::redaction::{Redaction, in_one_line};
 use crate::model::alert_record::AlertState;
 use crate::model::secret::Secret;
 
-use crate::alert::late::Late;
+/// For each address that the server's name has: one of them may lead nowhere, and the next one needs time as well.
+const CONNECT_TIME: Duration = Duration::from_secs(4);
 
 /// Programs that answer mail by themselves leave alone what says this (RFC 3834).
 const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
@@ -140,7 +142,8 @@ impl Server {
             .clone()
             .filter(|_| settings.encryption == Encryption::Tls);
         let address = (settings.host.as_str(), settings.port);
-        let connecting = AsyncSmtpConnection::connect_tokio1(address, None, &name, wrapper, None);
+        let connecting =
+            AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT_TIME), &name, wrapper, None);
         let mut connection = connecting.await.map_err(|error| self.failed("connect", &error))?;
         if let (Encryption::StartTls, Some(tls)) = (settings.encryption, self.tls.clone()) {
             let upgraded = connection.starttls(tls, &name).await;
@@ -227,6 +230,11 @@ fn hello_name() -> ClientId {
 
 #[async_trait]
 impl Channel for Email {
+    async fn prepare(&self) -> Result<(), Failure> {
+        self.server.get().await?;
+        Ok(())
+    }
+
     async fn deliver(&self, message: &Message, now: DateTime<Utc>) -> Result<Receipt, Failure> {
         let mail = self
             .compose(message, now)
@@ -308,6 +316,5 @@ fn text(message: &Message) -> String {
     lines.push(String::new());
     let labels = message.labels.iter();
     lines.extend(labels.map(|(name, value)| format!("{}: {}", in_one_line(name), in_one_line(value))));
-    lines.push(String::new());
     lines.join("\n")
 }

@@ -18,6 +18,14 @@ use super::message::Message;
 /// A way to tell people something.
 #[async_trait]
 pub trait Channel: Send + Sync {
+    /// Fetches what is needed to tell anything, such as secrets, and sends nothing.
+    ///
+    /// # Errors
+    /// Something is not to be had, or is of no use.
+    async fn prepare(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Tells it once. Whoever calls sets the time that this may take, and tries again.
     ///
     /// # Errors

@@ -35,6 +35,11 @@ impl Webhook {
 
 #[async_trait]
 impl Channel for Webhook {
+    async fn prepare(&self) -> Result<(), Failure> {
+        self.addressee.get().await?;
+        Ok(())
+    }
+
     async fn deliver(&self, message: &Message, _now: DateTime<Utc>) -> Result<Receipt, Failure> {
         let addressee = self.addressee.get().await?;
         let facts = Facts::of(message);

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
-use nix::unistd::gethostname;
+use chrono::Utc;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,11 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::alert::channel::Failure as NotHeard;
 use crate::alert::desk::Desk;
-use crate::alert::evaluation::Manner;
 use crate::alert::ping::{Ping, Signal};
 use crate::cli::exit::Failure;
 use crate::cli::setup::Setup;
-use crate::config::Config;
 use crate::daemon::{Pulse, Pulses};
 use crate::observe::gathered::{AlertsState, Gathered};
 use crate::observe::metrics::Readings;
@@ -90,21 +87,9 @@ async fn judge(
         let setup = setup.borrow().clone();
         let view = || View::of(&gathered.borrow(), Utc::now());
         let evaluates = setup.config.alert.evaluate;
-        evaluates.then(|| (Readings::of(&view()), manner(&setup.config)))
+        evaluates.then(|| (Readings::of(&view()), setup.alert_manner()))
     };
     desk.judge(JUDGE_EVERY, read, &stop).await;
-}
-
-fn manner(config: &Config) -> Manner {
-    let host = gethostname().ok().and_then(|name| name.into_string().ok());
-    Manner {
-        repeat: TimeDelta::from_std(config.alert.repeat.into()).unwrap_or(TimeDelta::MAX),
-        runbook_url: config.alert.runbook_url.clone(),
-        labels: host
-            .map(|host| ("instance".to_owned(), host))
-            .into_iter()
-            .collect::<BTreeMap<_, _>>(),
-    }
 }
 
 /// Tells the dead-man switch that this daemon lives, and whether anything critical fires.

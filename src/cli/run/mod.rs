@@ -31,6 +31,7 @@ use crate::observe::http::{Reloader, Server, Source};
 use crate::observe::status::TargetFacts;
 use crate::ops;
 
+use super::alert_test;
 use super::arguments::Global;
 use super::exit::{Exit, Failure};
 use super::setup::Setup;
@@ -281,6 +282,7 @@ impl Daemon {
             running: known.running,
             tasks: self.fleet.as_ref().map(Fleet::states).unwrap_or_default(),
             heartbeats: self.hearts.as_ref().map(Hearts::states).unwrap_or_default(),
+            raised_test: alert_test::raised(&setup.config.state_dir),
             alerts: self.alerts.state(),
             configuration_fault: self.configuration_fault.clone(),
         }));

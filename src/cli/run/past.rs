@@ -14,10 +14,8 @@ pub(super) type RunsBy = BTreeMap<(TargetName, Task), Vec<PastRun>>;
 pub(super) fn runs_by(history: &History) -> RunsBy {
     let mut runs = RunsBy::new();
     for entry in history.iter() {
-        if let Some((task, run)) = past_run(&entry.record) {
-            if let Some(target) = entry.record.target() {
-                runs.entry((target.clone(), task)).or_default().push(run);
-            }
+        if let (Some((task, run)), Some(target)) = (past_run(&entry.record), entry.record.target()) {
+            runs.entry((target.clone(), task)).or_default().push(run);
         }
     }
     runs.values_mut()

@@ -2,12 +2,16 @@
 //!
 //! Secrets are fetched when a channel is first used: one that cannot be had stops its channel, and no other.
 
+use chrono::TimeDelta;
+use nix::unistd::gethostname;
+
 use crate::alert::channel::alertmanager::Alertmanager;
 use crate::alert::channel::command::Command;
 use crate::alert::channel::email::{self, Email};
 use crate::alert::channel::template::Template;
 use crate::alert::channel::webhook::{Addressee, Webhook};
 use crate::alert::channel::{Channel, Failure as NotDelivered, Named};
+use crate::alert::evaluation::Manner;
 use crate::alert::http::{self, Receiver};
 use crate::alert::late::Late;
 use crate::alert::ping::Ping;
@@ -80,6 +84,28 @@ impl Setup {
             timeout: channel.timeout.into(),
             channel: made,
         })
+    }
+
+    /// How alerts are put.
+    pub(in crate::cli) fn alert_manner(&self) -> Manner {
+        let host = gethostname().ok().and_then(|name| name.into_string().ok());
+        Manner {
+            repeat: TimeDelta::from_std(self.config.alert.repeat.into()).unwrap_or(TimeDelta::MAX),
+            runbook_url: self.config.alert.runbook_url.clone(),
+            labels: host
+                .map(|host| ("instance".to_owned(), host))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    /// How a server of the configuration is reached, with its secrets fetched.
+    pub(super) fn reached_by(
+        &self,
+        place: &str,
+        endpoint: &Endpoint,
+    ) -> Result<http::Settings, NotDelivered> {
+        self.secrets(place.to_owned()).http(endpoint)
     }
 
     fn secrets(&self, place: String) -> Secrets {

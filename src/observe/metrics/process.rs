@@ -1,6 +1,7 @@
 //! Metrics of the daemon itself: no target in them.
 
 use super::{Metric, Values, count, flag, timestamp};
+use crate::model::target_name::TargetName;
 use crate::observe::view::View;
 
 pub(super) const METRICS: &[Metric<View>] = &[
@@ -45,6 +46,12 @@ pub(super) const METRICS: &[Metric<View>] = &[
         |view| timestamp(view.last_alert_test_success_at),
     ),
     Metric::gauge(
+        "alert_test",
+        "A test alert that `ernstfall alert-test` has raised, and in the place of which alert it stands; always 1.",
+        alert_test,
+    )
+    .by(&["test", "alert", "severity", "target", "environment", "owner"]),
+    Metric::gauge(
         "record_problems",
         "Records of any target that are missing, changed or unreadable.",
         |view| count(view.repository_seen_at.map(|_| view.record_problems.len() as u64)),
@@ -62,6 +69,20 @@ fn alert_deliveries(view: &View) -> Values<'_> {
         counts.map(|(result, count)| (vec![channel.name.as_str(), result], count as f64))
     });
     of_channel.collect()
+}
+
+fn alert_test(view: &View) -> Values<'_> {
+    let raised = view.raised_test.iter().map(|raised| {
+        let target = raised.target.as_ref().map_or("", TargetName::as_str);
+        let [environment, owner] =
+            [&raised.environment, &raised.owner].map(|label| label.as_deref().unwrap_or_default());
+        let (alert, severity) = (raised.alert.as_str(), raised.severity.as_str());
+        (
+            vec![raised.test.as_str(), alert, severity, target, environment, owner],
+            1.0,
+        )
+    });
+    raised.collect()
 }
 
 fn repository_up(view: &View) -> Values<'_> {

@@ -175,6 +175,19 @@ impl Facts<'_> {
         stopped.collect()
     }
 
+    /// No alert test has succeeded for 30 days, or ever.
+    pub(super) fn alert_test_old(&self) -> Vec<Instance> {
+        let last = "ernstfall_last_alert_test_success_timestamp_seconds";
+        let mut succeeded = self.readings.all(last).peekable();
+        if succeeded.peek().is_none() {
+            return self.set("ernstfall_journal_up", &[]);
+        }
+        succeeded
+            .map(|sample| Instance::of(sample).valued(self.readings.seconds() - sample.value))
+            .filter(|one| one.value > 30.0 * 86_400.0)
+            .collect()
+    }
+
     /// How long ago a moment of the source's clock was.
     fn age_there(&self, moment: &Sample) -> f64 {
         let skew = self.of_target("ernstfall_clock_skew_seconds", moment);

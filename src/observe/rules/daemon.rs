@@ -1,8 +1,8 @@
 //! Rules about the daemon and what it needs; among them, that nobody is there to say anything.
 
 use super::AlertSeverity::{Critical, Info, Warning};
-use super::Rule;
 use super::expressions::{TARGET, age_there, last_known, owned};
+use super::{Rule, TEST_ALERT};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -62,6 +62,30 @@ pub(super) const RULES: &[Rule] = &[
         },
         summary: "Ernstfall's own alerts do not arrive by {{ $labels.channel }}",
         description: "An alert was not delivered within the last hour: somebody should have been told something, and was not.",
+    },
+    Rule {
+        name: TEST_ALERT,
+        severity: Info,
+        held_for: "0s",
+        expression: || "ernstfall_alert_test == 1".to_owned(),
+        // The daemon's own channels are tried without a detour.
+        condition: |_| Vec::new(),
+        summary: "TEST: this alert was raised on purpose, to see whether alerts arrive",
+        description: "Nothing is wrong. `ernstfall alert-test` has raised it in the place of {{ $labels.alert }}, and it ends by itself.",
+    },
+    Rule {
+        name: "ErnstfallAlertTestOld",
+        severity: Info,
+        held_for: "1d",
+        expression: || {
+            let last = "ernstfall_last_alert_test_success_timestamp_seconds";
+            format!(
+                "time() - {last} > 30 * 86400\nor (\n  ernstfall_journal_up == 1\n  unless on (job, instance) {last}\n)"
+            )
+        },
+        condition: |facts| facts.alert_test_old(),
+        summary: "Nobody knows whether alerts of Ernstfall arrive",
+        description: "No test alert has arrived within the last 30 days. An alert that does not arrive is noticed when it is needed.",
     },
     Rule {
         name: "ErnstfallHeartbeatStopped",

@@ -19,6 +19,12 @@ pub use trail::Trail;
 /// Where a package installs the runbook: the same on every machine, and reachable for whoever is logged in there.
 pub const DEFAULT_RUNBOOK_URL: &str = "file:///usr/share/doc/ernstfall/runbook.md";
 
+/// The alert that is raised on purpose, to see whether alerts arrive.
+pub const TEST_ALERT: &str = "ErnstfallAlertTest";
+
+/// The label that marks whatever is raised on purpose; its value is `true`.
+pub const TEST_LABEL: &str = "ernstfall_test";
+
 /// A condition that somebody should know of.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
@@ -104,6 +110,23 @@ impl Rule {
         Duration::from_secs(count * unit)
     }
 
+    /// Whether the alert is about one target, and not about the daemon.
+    pub fn is_of_a_target(&self) -> bool {
+        self.summary.contains("$labels.target")
+    }
+
+    /// What Prometheus adds to the labels of the expression, as lines of the rules file.
+    fn added_labels(&self) -> String {
+        let indent = " ".repeat(10);
+        if self.name == TEST_ALERT {
+            // It has the severity of the alert in whose place it stands, so that it goes the same way.
+            return format!(
+                "{indent}severity: \"{{{{ $labels.severity }}}}\"\n{indent}{TEST_LABEL}: \"true\""
+            );
+        }
+        format!("{indent}severity: {}", self.severity.as_str())
+    }
+
     /// The name of the rule's part of the runbook, as it stands behind `#` in a link.
     pub fn anchor(&self) -> String {
         self.name.to_lowercase()
@@ -136,7 +159,7 @@ fn write_rule(text: &mut String, rule: &Rule, runbook_url: &str) {
           {expression}
         for: {}
         labels:
-          severity: {}
+{}
         annotations:
           summary: {}
           description: {}
@@ -144,7 +167,7 @@ fn write_rule(text: &mut String, rule: &Rule, runbook_url: &str) {
 ",
         rule.name,
         rule.held_for,
-        rule.severity.as_str(),
+        rule.added_labels(),
         quoted(rule.summary),
         quoted(rule.description),
         quoted(&runbook),
@@ -193,6 +216,7 @@ mod tests {
             "$labels.task",
             "$labels.instance",
             "$labels.channel",
+            "$labels.alert",
             "$value",
             "$value | humanizeDuration",
         ];

@@ -34,7 +34,7 @@ pub use repository::repository;
 /// One line of the checklist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CheckLine {
-    /// `configuration`, `encryption`, `state`, `repository`, or `target` and its name.
+    /// `configuration`, `daemon`, `encryption`, `state`, `repository`, `alerts`, or `target` and its name.
     pub area: String,
     /// What was looked at.
     pub subject: String,

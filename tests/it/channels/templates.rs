@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::receiver::{Does, TestReceiver};
 use super::{deliver, firing, hostile, resolved, test};
 use crate::support::directory::TestDir;
+use crate::support::ernstfall::Ernstfall;
 
 const ROUTING_KEY: &str = "r0uting\"key";
 
@@ -178,6 +179,22 @@ fn a_template_that_would_fail_for_some_alert_is_refused_when_it_is_loaded() {
     load(&fine).unwrap();
     let error = load(&directory.join("none.json")).err().unwrap();
     assert!(error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn check_refuses_a_faulty_template_as_a_fault_of_the_configuration() {
+    let directory = TestDir::new("template");
+    directory.write("chat.json", "{\n \"text\": {{ sumary }} }");
+    let output = Ernstfall::new(&directory)
+        .configuration(
+            "state_dir = \"state\"\n[repository]\nurl = \"backups\"\n[[target]]\nname = \"shop\"\nurl = \"host=none\"\n\
+             [[alert.channel]]\nkind = \"webhook\"\nname = \"chat\"\nurl = \"http://x\"\ntemplate = \"chat.json\"\n",
+        )
+        .run(["check"])
+        .expect_code(2);
+    for part in ["alert.channel[chat]", "chat.json: line 2: undefined value"] {
+        assert!(output.stderr.contains(part), "{}", output.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

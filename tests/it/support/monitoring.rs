@@ -76,7 +76,7 @@ impl Drop for Server {
 /// It gets metrics and judges rules every second.
 pub(crate) struct Prometheus {
     _server: Server,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     _directory: TestDir,
 }
 

@@ -11,7 +11,7 @@ use crate::model::record::{BackupRecord, FORMAT, InterruptedRecord, Outcome, Pha
 use crate::model::samples::{entries, id, manifest, restore_test, target, time};
 use crate::model::upkeep::PruneRecord;
 use crate::model::verification::{Finding, Severity};
-use crate::observe::gathered::{AlertsState, ChannelState, Gathered, HeartbeatState, TaskState};
+use crate::observe::gathered::{AlertsState, ChannelState, Gathered, HeartbeatState, RaisedTest, TaskState};
 use crate::observe::measures::Counted;
 use crate::observe::status::TargetFacts;
 use crate::repository::Manifests;
@@ -220,6 +220,15 @@ pub(super) fn whole() -> Gathered {
                 fault: None,
             }],
         },
+        raised_test: Some(RaisedTest {
+            test: "19700101T030000Z-7f3a".to_owned(),
+            alert: "ErnstfallRpoMissed".to_owned(),
+            severity: "critical".to_owned(),
+            target: Some(target()),
+            environment: Some("production".to_owned()),
+            owner: None,
+            until: time(3 * HOUR + 60),
+        }),
         ..gathered(vec![manifest(0), manifest(1), shrunken], records)
     }
 }
