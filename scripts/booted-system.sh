@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # A real systemd in a container, for scripts that prove things in it: to be sourced, as root, from the repository's
 # directory. Prints what was proven, line by line; ends with the first thing that was not, and leaves nothing running.
 # What is made once is kept under target/.

@@ -236,6 +236,7 @@ apt purge ernstfall
 [ ! -e "$root/etc/apparmor.d/ernstfall" ]
 [ ! -L "$root$switched_off" ]
 [ ! -e "$root$state/scratch" ]
+[ ! -e "$root$state/cache" ]
 [ -f "$root$key" ]
 for file in $stored; do [ -f "$file" ]; done
 apt_said "kept, since it may hold backups, records or keys: $state ("
@@ -245,12 +246,18 @@ apt_said "kept, since backups may be encrypted to a key in it: /etc/ernstfall (c
 nothing_has_failed
 proven "$(grep -oF 'repository' "$directory/apt" | head -n 1), $(wc -w <<<"$stored") files"
 
-prove "records of a repository elsewhere are kept as well"
-rm -r "$root$state/repository"
+prove "records of a repository elsewhere are kept as well, and a repository without records, whatever it is called"
+mv "$root$state/repository" "$root/srv/repository"
 apt install /srv/ernstfall.deb
 apt purge ernstfall
 apt_said "kept, since it may hold backups, records or keys: $state ("
-[ "$(count "$succeeded")" -gt "$before" ]
+more_than "$before" "$succeeded"
+rm -r "$root$state/records"
+mv "$root/srv/repository" "$root$state/scratch"
+apt install /srv/ernstfall.deb
+apt purge ernstfall
+[ -f "$root$state/scratch/ernstfall.json" ]
+[ ! -e "$root$state/chain" ]
 proven
 
 prove "a purge without any of them leaves nothing but the user"
