@@ -3,15 +3,18 @@
 //! There may be years of them: they are handed on one by one, and whoever listens keeps what is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
+use crate::journal::reading::Reading;
 use crate::journal::{Error, Journal, read_counter, sequences_in};
 use crate::model::record::Entry;
-use crate::repository::records::{RecordPlace, StoredRecord};
-use crate::repository::{Repository, keys, sha256_hex};
+use crate::repository::records::RecordPlace;
+use crate::repository::{Repository, keys};
 
 const LOST: &str = "it was delivered to the repository and is there no longer; to deliver all records again, remove the files delivered.* below";
 const SET_BACK: &str = "the repository has more records of this chain than this machine: the state directory was set back; move the file `chain` away, so that a new chain begins, in";
@@ -43,7 +46,12 @@ pub struct Elsewhere {
     pub entries: Vec<Arc<Entry>>,
     /// Whether they follow those that were read before. Else a look at whole chains says what is wrong.
     pub in_order: bool,
+    /// The last record of this machine when they were looked for.
+    pub last_here: u64,
 }
+
+/// Which records there are, by chain; of years of them too.
+type Places = BTreeMap<String, BTreeSet<u64>>;
 
 /// Who hears records: those of one chain in its order, and one chain after the other.
 pub type Listener<'a> = dyn FnMut(Arc<Entry>) + Send + 'a;
@@ -82,9 +90,11 @@ impl Journal {
     /// Hands on the records on this machine, and tells what is wrong with them.
     pub fn read(&self, listener: &mut Listener<'_>) -> Result<Vec<ChainProblem>, Error> {
         let mut reading = Reading::new(listener);
-        for (chain, sequence) in self.places()? {
-            let bytes = self.read_stored(&chain, sequence)?;
-            reading.hear(&chain, sequence, bytes.into());
+        for (chain, sequences) in self.places()? {
+            for sequence in sequences {
+                let bytes = self.read_stored(&chain, sequence)?;
+                reading.hear(&chain, sequence, bytes.into());
+            }
         }
         Ok(reading.problems())
     }
@@ -97,36 +107,25 @@ impl Journal {
     ) -> Result<Vec<ChainProblem>, Error> {
         // In this order: what another process writes and delivers meanwhile must seem to be missing nowhere.
         let counted = read_counter(&self.counter_path(&self.chain, repository))?;
-        let delivered = repository.stored_records().await.map_err(Error::Repository)?;
+        let delivered = delivered(repository).await?;
         let here = self.places()?;
         let forked = self.forked_chains(repository, &delivered, &here).await?;
         let mut reading = Reading::new(listener);
         self.compare_our_chain(counted, &delivered, &here, &mut reading);
         if forked.contains(&self.chain) {
-            let there = delivered.iter().map(|record| &record.place);
-            let last = last_of(here.iter().chain(there), &self.chain);
+            let last = last_of(&here, &self.chain).max(last_of(&delivered, &self.chain));
             reading.note(&self.chain, last, self.told(FORKED));
         }
-        // What is here need not be fetched, there may be years of it; unless something else is there under its name.
-        let mut elsewhere: BTreeMap<String, Vec<StoredRecord>> = BTreeMap::new();
-        for record in delivered {
-            if forked.contains(&record.place.0) || !here.contains(&record.place) {
-                elsewhere.entry(record.place.0.clone()).or_default().push(record);
-            }
-        }
-        let chains: BTreeSet<&String> = here
-            .iter()
-            .map(|place| &place.0)
-            .chain(elsewhere.keys())
-            .collect();
-        let chains: Vec<String> = chains.into_iter().cloned().collect();
+        let chains: BTreeSet<&String> = here.keys().chain(delivered.keys()).collect();
         for chain in chains {
-            let records = elsewhere.remove(&chain).unwrap_or_default();
-            let fetched = repository
-                .read_records(&chain, records)
-                .await
-                .map_err(Error::Repository)?;
-            self.read_chain(&chain, fetched, &here, &mut reading)?;
+            let ours = here.get(chain).cloned().unwrap_or_default();
+            let fetched = match delivered.get(chain) {
+                // What is here need not be fetched, unless something else is there under its name.
+                Some(there) if forked.contains(chain) => fetch(repository, chain, there.clone()).await?,
+                Some(there) => fetch(repository, chain, there - &ours).await?,
+                None => Vec::new(),
+            };
+            self.read_chain(chain, fetched, &ours, &mut reading)?;
         }
         Ok(reading.problems())
     }
@@ -136,22 +135,18 @@ impl Journal {
         &self,
         chain: &str,
         fetched: Vec<(RecordPlace, Bytes)>,
-        here: &BTreeSet<RecordPlace>,
+        here: &BTreeSet<u64>,
         reading: &mut Reading<'_>,
     ) -> Result<(), Error> {
         let mut fetched: BTreeMap<u64, Bytes> = fetched
             .into_iter()
             .map(|((_, sequence), bytes)| (sequence, bytes))
             .collect();
-        let of_chain = here.range((chain.to_owned(), 0)..=(chain.to_owned(), u64::MAX));
-        let sequences: BTreeSet<u64> = of_chain
-            .map(|(_, sequence)| *sequence)
-            .chain(fetched.keys().copied())
-            .collect();
+        let sequences: BTreeSet<u64> = here.iter().chain(fetched.keys()).copied().collect();
         for sequence in sequences {
             let there = fetched.remove(&sequence);
             let ours = match &there {
-                Some(_) if !here.contains(&(chain.to_owned(), sequence)) => None,
+                Some(_) if !here.contains(&sequence) => None,
                 _ => Some(Bytes::from(self.read_stored(chain, sequence)?)),
             };
             // What is only here under a number that is taken there says something all the same.
@@ -167,20 +162,23 @@ impl Journal {
         Ok(())
     }
 
-    /// The records that were written here after this one, in order.
-    pub fn entries_after(&self, sequence: u64) -> Result<Vec<Arc<Entry>>, Error> {
-        let later = sequences_in(&self.chain_folder(&self.chain))?
-            .into_iter()
-            .filter(|one| *one > sequence);
-        let read = |sequence| {
-            let bytes = self.read_stored(&self.chain, sequence)?;
-            let read = serde_json::from_slice(&bytes).map(Arc::new);
-            read.map_err(|fault| Error::Unreadable {
-                path: self.chain_folder(&self.chain).join(keys::record_name(sequence)),
+    /// The records that were written here after this one, in order, up to the first that is missing. Their folder is not
+    /// listed: it holds years of them, and a daemon asks each second.
+    pub fn entries_after(&self, mut sequence: u64) -> Result<Vec<Arc<Entry>>, Error> {
+        let mut entries = Vec::new();
+        loop {
+            sequence += 1;
+            let path = self.chain_folder(&self.chain).join(keys::record_name(sequence));
+            let bytes = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(entries),
+                read => read.map_err(Error::io("read the record", &path))?,
+            };
+            let entry = serde_json::from_slice(&bytes).map_err(|fault| Error::Unreadable {
+                path,
                 reason: fault.to_string(),
-            })
-        };
-        later.map(read).collect()
+            })?;
+            entries.push(Arc::new(entry));
+        }
     }
 
     /// The records of other machines in the repository, after those that were read already, by chain.
@@ -189,14 +187,20 @@ impl Journal {
         repository: &Repository,
         read: &BTreeMap<String, u64>,
     ) -> Result<Elsewhere, Error> {
-        let stored = repository.stored_records().await.map_err(Error::Repository)?;
-        let ours = sequences_in(&self.chain_folder(&self.chain))?;
+        let before = read.clone();
+        let is_new =
+            move |(chain, sequence): &RecordPlace| before.get(chain).is_none_or(|last| sequence > last);
+        let stored = repository.stored_records(is_new).await;
+        let stored = stored.map_err(Error::Repository)?;
+        let here = sequences_in(&self.chain_folder(&self.chain))?;
+        let last_here = here.last().copied().unwrap_or(0);
         let mut last = read.clone();
         let of_ours = last.entry(self.chain.clone()).or_default();
-        *of_ours = ours.last().copied().unwrap_or(0).max(*of_ours);
+        *of_ours = last_here.max(*of_ours);
         let mut elsewhere = Elsewhere {
             entries: Vec::new(),
             in_order: true,
+            last_here,
         };
         for record in stored {
             let (chain, sequence) = record.place;
@@ -221,23 +225,17 @@ impl Journal {
 
     /// What is wrong between the chain that is written here and its copy in the repository, to which records up to
     /// `counted` were delivered.
-    fn compare_our_chain(
-        &self,
-        counted: u64,
-        delivered: &[StoredRecord],
-        here: &BTreeSet<RecordPlace>,
-        reading: &mut Reading<'_>,
-    ) {
-        let there: BTreeSet<u64> = delivered
-            .iter()
-            .filter(|record| record.place.0 == self.chain)
-            .map(|record| record.place.1)
-            .collect();
-        let lost = here.iter().filter(|(chain, sequence)| {
-            *chain == self.chain && *sequence <= counted && !there.contains(sequence)
-        });
-        lost.for_each(|(_, sequence)| reading.note(&self.chain, *sequence, self.told(LOST)));
-        if let Some(last) = there.last().filter(|last| **last > last_of(here, &self.chain)) {
+    fn compare_our_chain(&self, counted: u64, delivered: &Places, here: &Places, reading: &mut Reading<'_>) {
+        let none = BTreeSet::new();
+        let there = delivered.get(&self.chain).unwrap_or(&none);
+        let here = here.get(&self.chain).unwrap_or(&none);
+        for sequence in here
+            .range(..=counted)
+            .filter(|sequence| !there.contains(sequence))
+        {
+            reading.note(&self.chain, *sequence, self.told(LOST));
+        }
+        if let Some(last) = there.last().filter(|last| Some(*last) > here.last()) {
             reading.note(&self.chain, *last, self.told(SET_BACK));
         }
     }
@@ -247,22 +245,18 @@ impl Journal {
     async fn forked_chains(
         &self,
         repository: &Repository,
-        delivered: &[StoredRecord],
-        here: &BTreeSet<RecordPlace>,
+        delivered: &Places,
+        here: &Places,
     ) -> Result<BTreeSet<String>, Error> {
-        let mut last_common = BTreeMap::new();
-        for record in delivered {
-            if here.contains(&record.place) {
-                last_common.insert(&record.place.0, record.place.1);
-            }
-        }
         let mut forked = BTreeSet::new();
-        for (chain, sequence) in last_common {
+        for (chain, there) in delivered {
+            let common = here.get(chain).and_then(|here| here.intersection(there).last());
+            let Some(sequence) = common else { continue };
             let there = repository
-                .read_record(chain, sequence)
+                .read_record(chain, *sequence)
                 .await
                 .map_err(Error::Repository)?;
-            let here = self.read_stored(chain, sequence)?;
+            let here = self.read_stored(chain, *sequence)?;
             if there.is_some_and(|there| there != here) {
                 forked.insert(chain.clone());
             }
@@ -275,127 +269,60 @@ impl Journal {
     }
 
     /// Which records are here.
-    fn places(&self) -> Result<BTreeSet<RecordPlace>, Error> {
-        let mut places = BTreeSet::new();
+    fn places(&self) -> Result<Places, Error> {
+        let mut places = Places::new();
         for chain in self.chains()? {
             let sequences = sequences_in(&self.chain_folder(&chain))?;
-            places.extend(sequences.into_iter().map(|sequence| (chain.clone(), sequence)));
+            places.insert(chain, sequences.into_iter().collect());
         }
         Ok(places)
     }
 }
 
+/// Which records are in the repository.
+async fn delivered(repository: &Repository) -> Result<Places, Error> {
+    let places = Arc::new(Mutex::new(Places::new()));
+    let noted = Arc::clone(&places);
+    let note = move |place: &RecordPlace| {
+        let mut places = noted.lock().unwrap_or_else(PoisonError::into_inner);
+        places.entry(place.0.clone()).or_default().insert(place.1);
+        false
+    };
+    repository.stored_records(note).await.map_err(Error::Repository)?;
+    let mut places = places.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(std::mem::take(&mut *places))
+}
+
+/// These records of a chain, as far as they are still there.
+async fn fetch(
+    repository: &Repository,
+    chain: &str,
+    wanted: BTreeSet<u64>,
+) -> Result<Vec<(RecordPlace, Bytes)>, Error> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let is_wanted = move |place: &RecordPlace| wanted.contains(&place.1);
+    let records = repository.stored_records_of(chain, is_wanted).await;
+    let fetched = repository
+        .read_records(chain, records.map_err(Error::Repository)?)
+        .await;
+    fetched.map_err(Error::Repository)
+}
+
 /// The greatest number in the chain; 0 where there is none.
-fn last_of<'a>(places: impl IntoIterator<Item = &'a RecordPlace>, chain: &str) -> u64 {
-    let of_chain = places.into_iter().filter(|place| place.0 == chain);
-    of_chain.map(|place| place.1).max().unwrap_or(0)
-}
-
-/// Chains as they are read, record by record in their order.
-struct Reading<'a> {
-    listener: &'a mut Listener<'a>,
-    /// The record before, as it is stored.
-    before: Option<(RecordPlace, Bytes)>,
-    problems: Vec<ChainProblem>,
-    /// Problems, of which nothing was heard since.
-    open: BTreeMap<RecordPlace, Vec<String>>,
-}
-
-impl<'a> Reading<'a> {
-    fn new(listener: &'a mut Listener<'a>) -> Self {
-        Self {
-            listener,
-            before: None,
-            problems: Vec::new(),
-            open: BTreeMap::new(),
-        }
-    }
-
-    fn note(&mut self, chain: &str, sequence: u64, reason: impl Into<String>) {
-        let of_place = self.open.entry((chain.to_owned(), sequence)).or_default();
-        of_place.push(reason.into());
-    }
-
-    /// The next record of this chain, or the first.
-    fn hear(&mut self, chain: &str, sequence: u64, bytes: Bytes) {
-        let before = self.before.take().filter(|(place, _)| place.0 == chain);
-        let expected = before.as_ref().map_or(1, |(place, _)| place.1 + 1);
-        let gap = sequence != expected;
-        if gap {
-            let last = sequence.saturating_sub(1);
-            self.note(
-                chain,
-                sequence,
-                format!("records {expected} to {last} before it are missing"),
-            );
-        }
-        match serde_json::from_slice::<Entry>(&bytes) {
-            Err(fault) => self.note(
-                chain,
-                sequence,
-                format!("it cannot be read: {fault}; a newer ernstfall may have written it"),
-            ),
-            Ok(entry) => {
-                if (entry.chain.as_str(), entry.sequence) != (chain, sequence) {
-                    let says = format!("it says it is record {} of chain {}", entry.sequence, entry.chain);
-                    self.note(chain, sequence, says);
-                }
-                let hash = before.map(|(_, bytes)| sha256_hex(&bytes));
-                if !gap && entry.previous_sha256 != hash {
-                    let reason = "the record before it is not the one that it was written after";
-                    self.note(chain, sequence, reason);
-                }
-                self.notice(chain, sequence, entry.record.finished_at());
-                (self.listener)(Arc::new(entry));
-            }
-        }
-        self.before = Some(((chain.to_owned(), sequence), bytes));
-    }
-
-    /// A record that is no part of the chain as it is read.
-    fn hear_apart(&mut self, bytes: &Bytes) {
-        if let Ok(entry) = serde_json::from_slice::<Entry>(bytes) {
-            (self.listener)(Arc::new(entry));
-        }
-    }
-
-    /// What was lost up to this record had been said when its run ended.
-    fn notice(&mut self, chain: &str, sequence: u64, at: DateTime<Utc>) {
-        let up_to = (chain.to_owned(), 0)..=(chain.to_owned(), sequence);
-        for (place, reasons) in self.open.extract_if(up_to, |_, _| true) {
-            self.problems.extend(problems_at(&place, reasons, Some(at)));
-        }
-    }
-
-    /// What is wrong, by chain and number.
-    fn problems(mut self) -> Vec<ChainProblem> {
-        for (place, reasons) in std::mem::take(&mut self.open) {
-            self.problems.extend(problems_at(&place, reasons, None));
-        }
-        // Stable: of one record, in the order in which they were found.
-        self.problems
-            .sort_by(|one, other| (&one.chain, one.sequence).cmp(&(&other.chain, other.sequence)));
-        self.problems
-    }
-}
-
-fn problems_at(
-    (chain, sequence): &RecordPlace,
-    reasons: Vec<String>,
-    noticed_at: Option<DateTime<Utc>>,
-) -> impl Iterator<Item = ChainProblem> {
-    reasons.into_iter().map(move |reason| ChainProblem {
-        chain: chain.clone(),
-        sequence: *sequence,
-        reason,
-        noticed_at,
-    })
+fn last_of(places: &Places, chain: &str) -> u64 {
+    let last = places.get(chain).and_then(BTreeSet::last);
+    last.copied().unwrap_or(0)
 }
 
 /// The records in the repository alone, as a machine without a journal would see them.
 #[cfg(test)]
 pub(super) async fn history_of(repository: &Repository) -> Result<History, Error> {
-    let records = repository.stored_records().await.map_err(Error::Repository)?;
+    let records = repository
+        .stored_records(|_| true)
+        .await
+        .map_err(Error::Repository)?;
     let mut stored = BTreeMap::new();
     for record in records {
         let chain = record.place.0.clone();
@@ -456,12 +383,9 @@ mod tests {
         for number in 0..5 {
             journal.append(backup_record(number)).unwrap();
         }
-        let places = journal.places().unwrap().into_iter();
-        let whole: Stored = places
-            .map(|place| {
-                let bytes = journal.read_stored(&place.0, place.1).unwrap();
-                (place, bytes.into())
-            })
+        let bytes = |sequence: u64| Bytes::from(journal.read_stored(journal.chain(), sequence).unwrap());
+        let whole: Stored = (1..=5)
+            .map(|sequence| ((journal.chain().to_owned(), sequence), bytes(sequence)))
             .collect();
         assert!(read(&whole).problems.is_empty());
         let place = |sequence| (journal.chain().to_owned(), sequence);

@@ -1,9 +1,11 @@
 //! The records of runs, as bytes: the journal gives them their meaning.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::repository::{Error, Repository, keys};
-use crate::store::Listed;
+use crate::store::{Key, Listed};
 
 /// Which writer's which record.
 pub type RecordPlace = (String, u64);
@@ -16,9 +18,31 @@ pub struct StoredRecord {
 }
 
 impl Repository {
-    /// Every record there is, sorted by chain and sequence.
-    pub async fn stored_records(&self) -> Result<Vec<StoredRecord>, Error> {
-        let listed = self.store.list(keys::RECORDS_FOLDER).await?;
+    /// The records that are wanted, sorted by chain and sequence; whether one is, is asked once of each that there is.
+    /// There may be years of them: to hold them all takes more memory than to name them.
+    pub async fn stored_records(
+        &self,
+        wanted: impl Fn(&RecordPlace) -> bool + Send + Sync + 'static,
+    ) -> Result<Vec<StoredRecord>, Error> {
+        self.stored_in(keys::RECORDS_FOLDER, wanted).await
+    }
+
+    /// The same of one chain.
+    pub async fn stored_records_of(
+        &self,
+        chain: &str,
+        wanted: impl Fn(&RecordPlace) -> bool + Send + Sync + 'static,
+    ) -> Result<Vec<StoredRecord>, Error> {
+        self.stored_in(&folder_of(chain), wanted).await
+    }
+
+    async fn stored_in(
+        &self,
+        folder: &str,
+        wanted: impl Fn(&RecordPlace) -> bool + Send + Sync + 'static,
+    ) -> Result<Vec<StoredRecord>, Error> {
+        let wanted = move |key: &Key| keys::record_of_key(key).is_some_and(|place| wanted(&place));
+        let listed = self.store.list_only(folder, Arc::new(wanted)).await?;
         let mut records: Vec<StoredRecord> = listed
             .into_iter()
             .filter_map(|listed| {
@@ -36,12 +60,8 @@ impl Repository {
         chain: &str,
         records: Vec<StoredRecord>,
     ) -> Result<Vec<(RecordPlace, Bytes)>, Error> {
-        if records.is_empty() {
-            return Ok(Vec::new());
-        }
         let listed = records.into_iter().map(|record| record.listed).collect();
-        let folder = format!("{}/{chain}", keys::RECORDS_FOLDER);
-        let read = self.read_listed(&folder, listed).await?;
+        let read = self.read_listed(&folder_of(chain), listed).await?;
         let placed = read
             .into_iter()
             .filter_map(|(key, bytes)| Some((keys::record_of_key(&key)?, bytes)));
@@ -58,4 +78,8 @@ impl Repository {
         self.put_or_compare(&keys::record_key(chain, sequence)?, bytes)
             .await
     }
+}
+
+fn folder_of(chain: &str) -> String {
+    format!("{}/{chain}", keys::RECORDS_FOLDER)
 }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::store::durable::{Temporary, make_directories, make_directories_below, parent, sync_directory};
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
-use crate::store::{Freed, Listed, Store};
+use crate::store::{Freed, Listed, Store, Wanted};
 
 /// Where files are written before they get their name; no key can name it.
 const TEMPORARY_FOLDER: &str = ".tmp";
@@ -130,17 +130,21 @@ impl Store for Directory {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error> {
+        self.list_only(folder, Arc::new(|_| true)).await
+    }
+
+    async fn list_only(&self, folder: &str, wanted: Wanted) -> Result<Vec<Listed>, Error> {
         if !folder.is_empty() {
             Key::new(folder).map_err(|invalid| {
                 Error::new(Operation::List, None, self.describe(), ErrorKind::Other).with_source(invalid)
             })?;
         }
-        let wanted = folder.to_owned();
+        let within = folder.to_owned();
         self.blocking(Operation::List, folder, move |directory| {
             // A repository whose whole directory is gone (a disk not mounted) must not look like an empty one.
             fs::metadata(directory.root.as_path())?;
             let mut found = Vec::new();
-            collect(&directory.root, &wanted, DEEPEST, &mut found)?;
+            collect(&directory.root, &within, DEEPEST, &wanted, &mut found)?;
             found.sort_by(|one, other| one.key.cmp(&other.key));
             Ok(found)
         })
@@ -199,7 +203,13 @@ fn remove_leftovers(folder: &Path) {
 }
 
 /// Gathers the files of a folder and those below it. Links are followed: a target may live on another disk.
-fn collect(root: &Path, folder: &str, depth: usize, found: &mut Vec<Listed>) -> io::Result<()> {
+fn collect(
+    root: &Path,
+    folder: &str,
+    depth: usize,
+    wanted: &Wanted,
+    found: &mut Vec<Listed>,
+) -> io::Result<()> {
     let entries = match fs::read_dir(root.join(folder)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?,
@@ -216,12 +226,17 @@ fn collect(root: &Path, folder: &str, depth: usize, found: &mut Vec<Listed>) -> 
         };
         // What is no key was put there by somebody else: temporary files, `.snapshot`, and the like.
         let Ok(key) = Key::new(text) else { continue };
+        let is_file = entry.file_type()?.is_file();
+        if is_file && !wanted(&key) {
+            continue;
+        }
         let metadata = match fs::metadata(entry.path()) {
             // Deleted since the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             metadata => metadata?,
         };
-        if metadata.is_file() {
+        // What is no file by itself is a link to one.
+        if metadata.is_file() && (is_file || wanted(&key)) {
             let modified = DateTime::from(metadata.modified()?);
             let size_bytes = metadata.len();
             found.push(Listed {
@@ -235,7 +250,7 @@ fn collect(root: &Path, folder: &str, depth: usize, found: &mut Vec<Listed>) -> 
                     "folders nested too deep at {key}: a loop of links?"
                 )));
             }
-            collect(root, key.as_str(), depth - 1, found)?;
+            collect(root, key.as_str(), depth - 1, wanted, found)?;
         }
     }
     Ok(())

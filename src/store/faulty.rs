@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
-use crate::store::{Freed, Listed, Store};
+use crate::store::{Freed, Listed, Store, Wanted};
 
 /// Passes every call on, but for those it was told to spoil.
 pub struct Faulty {
@@ -125,6 +125,11 @@ impl Store for Faulty {
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error> {
         self.count(Operation::List, None)?;
         self.inner.list(folder).await
+    }
+
+    async fn list_only(&self, folder: &str, wanted: Wanted) -> Result<Vec<Listed>, Error> {
+        self.count(Operation::List, None)?;
+        self.inner.list_only(folder, wanted).await
     }
 
     async fn delete(&self, key: &Key) -> Result<Freed, Error> {

@@ -2,6 +2,8 @@
 //!
 //! A store knows nothing of backups. It asks of a backend only what a directory and a bucket both give.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -31,6 +33,13 @@ pub trait Store: Send + Sync {
     /// Every object in the folder and below, sorted by key; the empty folder means all. No such folder: nothing.
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error>;
 
+    /// Of such a listing what is wanted: for a folder with so much in it that no more may be held at once.
+    async fn list_only(&self, folder: &str, wanted: Wanted) -> Result<Vec<Listed>, Error> {
+        let mut listed = self.list(folder).await?;
+        listed.retain(|object| wanted(&object.key));
+        Ok(listed)
+    }
+
     /// Removes an object, with all its versions where the store keeps some; one that is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<Freed, Error>;
 
@@ -49,6 +58,9 @@ pub trait Store: Send + Sync {
         }
     }
 }
+
+/// Whether an object is of use; asked once for each.
+pub type Wanted = Arc<dyn Fn(&Key) -> bool + Send + Sync>;
 
 /// What a place does with objects, where places differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

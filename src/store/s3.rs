@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::OnceCell;
 use crate::model::secret::Secret;
 use crate::store::error::{Error, ErrorKind, Operation};
 use crate::store::key::Key;
-use crate::store::{Abilities, Freed, Listed, Store};
+use crate::store::{Abilities, Freed, Listed, Store, Wanted};
 
 mod client;
 mod failure;
@@ -270,7 +271,7 @@ impl Bucket {
         Ok((named.collect(), next))
     }
 
-    async fn list_all(&self, folder: &str) -> Result<Vec<Listed>, Failure> {
+    async fn list_all(&self, folder: &str, wanted: &Wanted) -> Result<Vec<Listed>, Failure> {
         let prefix = self.full_folder(folder);
         let (mut found, mut seen, mut from) = (Vec::new(), BTreeSet::new(), None);
         for _ in 0..MOST_PAGES {
@@ -278,7 +279,8 @@ impl Bucket {
             found.extend(
                 objects
                     .iter()
-                    .filter_map(|(name, object)| self.listed(name, object)),
+                    .filter_map(|(name, object)| self.listed(name, object))
+                    .filter(|listed| wanted(&listed.key)),
             );
             match next {
                 None => {
@@ -334,12 +336,16 @@ impl Store for Bucket {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<Listed>, Error> {
+        self.list_only(folder, Arc::new(|_| true)).await
+    }
+
+    async fn list_only(&self, folder: &str, wanted: Wanted) -> Result<Vec<Listed>, Error> {
         if !folder.is_empty() {
             Key::new(folder).map_err(|invalid| {
                 Error::new(Operation::List, None, self.describe(), ErrorKind::Other).with_source(invalid)
             })?;
         }
-        let listed = self.list_all(folder).await;
+        let listed = self.list_all(folder, &wanted).await;
         listed.map_err(|failure| self.error(Operation::List, folder, failure))
     }
 

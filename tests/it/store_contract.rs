@@ -110,6 +110,9 @@ async fn listings_are_recursive_sorted_and_by_folder(store: &dyn Store) {
     assert!(listed.iter().all(|object| object.size_bytes == 2));
     assert!(store.list("lis").await.unwrap().is_empty());
     assert!(store.list("list/a/none").await.unwrap().is_empty());
+    let wanted: ernstfall::store::Wanted = Arc::new(|key| key.as_str().ends_with('2'));
+    let only = store.list_only("list", wanted).await.unwrap();
+    assert_eq!(only, [listed[1].clone()]);
     let all = store.list("").await.unwrap();
     assert!(all.iter().any(|object| object.key.as_str() == "listing/c"));
 }

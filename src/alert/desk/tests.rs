@@ -222,7 +222,7 @@ async fn a_receiver_that_forgets_hears_of_what_fires_each_minute_and_gets_no_rem
     assert!((600..=607).contains(&of_bank.len()), "{}", of_bank.len());
     assert!(told.iter().all(|seen| seen.3 != "reminder"));
     assert_eq!(of_bank.last().unwrap().3, "resolved");
-    let records = Journal::open(folder.path()).unwrap().entries().unwrap();
+    let records = Journal::open(folder.path()).unwrap().history().unwrap().entries;
     // Both alerts fired and were resolved: that it was said again is no news.
     assert_eq!(records.len(), 4);
 }
@@ -242,7 +242,7 @@ async fn deliveries_and_failures_are_recorded_with_their_tries() {
     .await;
     pager.works.store(true, Ordering::SeqCst);
     run_until(6 * HOUR, folder.path(), &clock, vec![pager.named("pager")]).await;
-    let entries = Journal::open(folder.path()).unwrap().entries().unwrap();
+    let entries = Journal::open(folder.path()).unwrap().history().unwrap().entries;
     let mut records: Vec<(&str, AlertState, Delivery)> = entries
         .iter()
         .filter_map(|entry| match &entry.record {

@@ -120,8 +120,11 @@ impl<'a> Subject<'a> {
 
 fn find(name: &str) -> Result<&'static Rule, Failure> {
     rules::all().find(|rule| rule.name == name).ok_or_else(|| {
-        let known: Vec<&str> = rules::all().map(|rule| rule.name).collect();
-        let meant = suggestion::nearest(name, &known).map(|meant| format!("; {meant} is meant, perhaps"));
+        let known: Vec<String> = rules::all().map(Rule::anchor).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        let meant = suggestion::nearest(name, &known)
+            .and_then(|meant| rules::all().find(|rule| rule.anchor() == meant))
+            .map(|meant| format!("; {} is meant, perhaps", meant.name));
         Failure::usage(anyhow!(
             "there is no alert {name}: `ernstfall rules` prints all of them{}",
             meant.unwrap_or_default()

@@ -302,7 +302,7 @@ impl Walk<'_> {
             }
             if now.failed > before.failed {
                 return Err(format!(
-                    "Alertmanager has it for {names}, and cannot send: {} tries have failed; its log says why",
+                    "Alertmanager has it for {names}, and cannot send (tries that failed: {}); its log says why",
                     now.failed - before.failed
                 ));
             }

@@ -153,7 +153,16 @@ fn ways(setup: &Setup, channels: &[Named], by_prometheus: ByPrometheus, lines: &
             "the daemon and Prometheus both watch the conditions: people hear of everything twice",
             "write evaluate = false under [alert], or take the rules out of Prometheus",
         ),
-        (true, _) => lines.ok(subject, format!("the daemon tells by {}", names(channels))),
+        (true, ByPrometheus::TellsNobody) => {
+            lines.ok(subject, format!("the daemon tells by {}", names(channels)));
+        }
+        (true, ByPrometheus::Unknown) => lines.ok(
+            subject,
+            format!(
+                "the daemon tells by {}; whether a Prometheus does as well is not known here",
+                names(channels)
+            ),
+        ),
         (false, ByPrometheus::Tells) => lines.ok(subject, "by the rules of Prometheus"),
         (false, ByPrometheus::TellsNobody) => lines.warning(
             subject,
@@ -223,8 +232,9 @@ fn last_test(
         }
     }
     if !faults.is_empty() {
-        let remedy = match channels {
-            [] => "ernstfall alert-test --through-prometheus",
+        let remedy = match (channels, by_prometheus) {
+            ([], _) => "ernstfall alert-test --through-prometheus",
+            (_, ByPrometheus::Tells) => "ernstfall alert-test, and the same with --through-prometheus",
             _ => "ernstfall alert-test",
         };
         lines.warning("last alert test", faults.join("; "), remedy);

@@ -39,6 +39,8 @@ pub(super) struct Known {
     /// Whole chains were read while the repository's backups were known, and nothing was seen since that records may
     /// speak of which were let go of.
     pub(super) has_all_records: bool,
+    /// How often that came into doubt: also while all was read again.
+    doubts: u64,
     /// The newest record of each chain that was read.
     read: BTreeMap<String, u64>,
     looks: BTreeMap<TargetName, Look>,
@@ -153,12 +155,13 @@ impl Watcher {
         target: &TargetName,
     ) -> Option<Arc<History>> {
         self.look_at(repository, target).await;
-        self.look_here(journal).ok()?;
         let read = self.lock().read.clone();
         let elsewhere = journal.entries_elsewhere(repository, &read).await.ok()?;
+        self.look_here(journal).ok()?;
         let mut known = self.lock();
+        let has_all_here = known.last_read(journal.chain()) >= elsewhere.last_here;
         known.hear(elsewhere);
-        known.has_all_records.then(|| Arc::clone(&known.history))
+        (known.has_all_records && has_all_here).then(|| Arc::clone(&known.history))
     }
 
     /// All of the repository: backups, and the records of every machine; whole chains, or only what is new in them.
@@ -170,6 +173,7 @@ impl Watcher {
         chains: Chains,
     ) {
         let look = self.begin_look();
+        let doubts = self.lock().doubts;
         let mut seen = BTreeMap::new();
         for target in &setup.config.targets {
             match repository.manifests(&target.name).await {
@@ -192,13 +196,14 @@ impl Watcher {
             Err(error) => return self.note_fault(crate::ops::chain(&error)),
         };
         let mut known = self.lock();
+        let undisturbed = known.doubts == doubts;
         for (target, manifests) in seen {
             known.place(&target, manifests, look);
         }
         match records {
             Records::All(whole) => {
                 known.take(whole, &read);
-                known.has_all_records = true;
+                known.has_all_records = undisturbed;
             }
             Records::New(elsewhere) => known.hear(elsewhere),
         }
@@ -313,10 +318,11 @@ impl Known {
         let is_next = |id: &&BackupId| newest.as_ref().is_none_or(|newest| *id > newest);
         let all_followed =
             before.is_some_and(|before| ids.iter().all(|id| before.contains(id) || is_next(id)));
-        self.has_all_records &= all_followed;
+        if !all_followed {
+            self.doubt();
+        }
         let newest = ids.last().map(|id| BackupId::clone(id)).max(newest);
-        let number = look;
-        self.looks.insert(target.clone(), Look { number, newest });
+        self.looks.insert(target.clone(), Look { number: look, newest });
         self.manifests.insert(target.clone(), manifests);
     }
 
@@ -343,8 +349,15 @@ impl Known {
 
     /// What came from other machines.
     fn hear(&mut self, elsewhere: Elsewhere) {
-        self.has_all_records &= elsewhere.in_order;
+        if !elsewhere.in_order {
+            self.doubt();
+        }
         self.add(elsewhere.entries);
+    }
+
+    fn doubt(&mut self) {
+        self.has_all_records = false;
+        self.doubts += 1;
     }
 
     fn add(&mut self, mut new: Vec<Arc<Entry>>) {
@@ -452,6 +465,19 @@ mod tests {
         let broken = crate::repository::keys::record_key(theirs.chain(), 2).unwrap();
         faulty.put_new(&broken, bytes::Bytes::from("{")).await.unwrap();
         assert_eq!(asked().await, None, "a record cannot be read");
+
+        watcher.lock().has_all_records = true;
+        watcher.lock().note_read(theirs.chain().to_owned(), 2);
+        assert_eq!(asked().await, Some(2));
+        ours.append(restore_test(1, Failed, 30)).unwrap();
+        ours.append(restore_test(1, Failed, 40)).unwrap();
+        let lost = folders[0]
+            .path()
+            .join("records")
+            .join(ours.chain())
+            .join("00000002.json");
+        std::fs::remove_file(lost).unwrap();
+        assert_eq!(asked().await, None, "a record here is gone that nobody has read");
     }
 
     #[test]

@@ -18,7 +18,9 @@ struct Measure {
     values: Vec<f64>,
 }
 
-/// Growth is judged after the first tenth, by medians: what runs at a moment comes and goes, and a leak stays.
+/// Growth is judged after the first tenth, by medians: what runs at a moment comes and goes, and a leak stays. What is
+/// meant to fill fits into what may be added: some threads with their memory, and a few MiB of records, of which the
+/// daemon keeps so many of each kind and no more.
 pub(super) struct Samples {
     measures: Vec<Measure>,
 }
