@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::alert_record::AlertState;
 use crate::observe::metrics::Readings;
-use crate::observe::rules::{self, Facts, Instance, Rule, Trail};
+use crate::observe::rules::{self, AlertSeverity, Facts, Instance, Rule, Trail};
 
 use super::message::{Message, fingerprint};
 use super::words::filled;
@@ -111,6 +111,8 @@ impl Evaluation {
                 Some(standing.message.clone())
             }
             Some(told_at) if now - told_at < manner.repeat => None,
+            // What may wait until there is time need not be said twice.
+            Some(_) if rule.severity == AlertSeverity::Info => None,
             Some(_) => {
                 standing.told_at = Some(now);
                 Some(Message {

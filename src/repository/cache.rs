@@ -20,6 +20,9 @@ use crate::store::durable::{make_directories, parent};
 /// So many lines too much are not worth a new file.
 const MOST_STALE_LINES: usize = 100;
 
+/// Bytes of the file: few, since each thread that ever read one keeps as many.
+const READ_AT_ONCE: usize = 1 << 16;
+
 /// Where the copies are.
 #[derive(Clone, Debug)]
 pub(super) struct Cache {
@@ -104,7 +107,7 @@ fn read(path: &Path) -> Copies {
     let Ok(file) = File::open(path) else {
         return copies;
     };
-    for line in BufReader::with_capacity(1 << 20, file).split(b'\n') {
+    for line in BufReader::with_capacity(READ_AT_ONCE, file).split(b'\n') {
         let Ok(line) = line else { break };
         copies.lines += usize::from(!line.is_empty());
         // A line that a killed process broke off is of no use, and the next ones are.

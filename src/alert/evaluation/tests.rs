@@ -76,6 +76,20 @@ fn what_goes_on_is_said_again_at_the_interval() {
 }
 
 #[test]
+fn what_is_only_for_information_is_said_once() {
+    let mut evaluation = Evaluation::default();
+    let mut said = Vec::new();
+    for minute in 0..1000 {
+        let mut readings = readings(minute * 60, false);
+        readings.samples[0].metric = "ernstfall_not_covered_objects".to_owned();
+        readings.samples[0].value = 3.0;
+        said.extend(evaluation.evaluate(&readings, &manner()));
+    }
+    assert_eq!(said.len(), 1);
+    assert_eq!((said[0].severity(), said[0].reminder), ("info", false));
+}
+
+#[test]
 fn what_is_not_known_after_a_start_is_not_over() {
     let mut evaluation = Evaluation::default();
     for minute in 0..10 {

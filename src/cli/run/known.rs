@@ -316,9 +316,8 @@ impl Known {
         let ids = manifests.ids();
         // Of a target that is new, and of a backup that comes back or was copied here, records may have been let go of.
         let is_next = |id: &&BackupId| newest.as_ref().is_none_or(|newest| *id > newest);
-        let all_followed =
-            before.is_some_and(|before| ids.iter().all(|id| before.contains(id) || is_next(id)));
-        if !all_followed {
+        let follows = before.is_some_and(|before| ids.iter().all(|id| before.contains(id) || is_next(id)));
+        if !follows {
             self.doubt();
         }
         let newest = ids.last().map(|id| BackupId::clone(id)).max(newest);

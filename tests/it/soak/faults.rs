@@ -14,7 +14,7 @@ use crate::shop::descendants;
 use crate::support::database::{Database, Session};
 use crate::support::ernstfall::{Ernstfall, Running};
 
-use super::{MAX_BACKUPS, SERVERS, TARGETS, Town};
+use super::{MAX_BACKUPS, QUIET_WITHIN, SERVERS, TARGETS, Town};
 
 /// What lasts a while, and is put right again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,8 +157,8 @@ impl Faults {
                 daemon.reload(&Ernstfall::new(&town.directory).configuration("unknown = 1\n"))
             }
             // What comes of it is in the records. It may well be refused: another backup of the target runs.
-            Incident::BackupByHand(target) => drop(town.busy().run(["backup", &Town::name(target)])),
-            Incident::PruneByHand => drop(town.busy().run(["prune"])),
+            Incident::BackupByHand(target) => by_hand(town, ["backup", &Town::name(target)]),
+            Incident::PruneByHand => by_hand(town, ["prune"]),
         }
         self.count(incident);
     }
@@ -172,6 +172,11 @@ impl Faults {
             let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
         }
     }
+}
+
+/// It may take its time: beside all that the daemon does, and with the records of an hour to read for each target.
+fn by_hand<const N: usize>(town: &Town, arguments: [&str; N]) {
+    drop(town.busy().deadline(QUIET_WITHIN).run(arguments));
 }
 
 /// A transaction that changes a table, and does not end before it is dropped.
