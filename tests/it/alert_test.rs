@@ -112,7 +112,7 @@ fn a_channel_that_fails_is_told_with_its_reason_and_the_others_arrive() {
             .to_owned()
     };
     assert!(
-        row("gone").contains("failed") && row("gone").contains("check `url`"),
+        row("gone").contains("failed") && row("gone").contains("check the URL"),
         "{}",
         output.stdout
     );

@@ -82,7 +82,10 @@ impl Town {
             "[limits]\nmax_backups = {MAX_BACKUPS}\nmax_restore_tests = 2\njitter = \"0s\"\n[http]\nlisten = \"{}\"\n",
             self.pages
         );
-        let product = Ernstfall::new(&self.directory).tables(&tables);
+        let product = Ernstfall::new(&self.directory)
+            .tables(&tables)
+            // As the unit has it.
+            .environment("MALLOC_ARENA_MAX", "2");
         let every = |interval: Duration| format!("\"every {}s\"", interval.as_secs());
         (0..TARGETS).fold(product, |product, number| {
             let database = &self.databases[number];

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
-use crate::cli::exit::Failure;
 use crate::cli::setup::Setup;
 use crate::journal::{ChainProblem, Elsewhere, History, Journal, RunStart, Task};
 use crate::model::agenda::PastRun;
@@ -16,7 +15,7 @@ use crate::model::record::Entry;
 use crate::model::target_name::TargetName;
 use crate::observe::measures::Counted;
 use crate::observe::window::{Forgotten, trim};
-use crate::repository::{Error as RepositoryError, Manifests, Repository};
+use crate::repository::{Manifests, Repository};
 
 use super::past::{RunsBy, runs_by};
 use super::whole::Whole;
@@ -268,27 +267,6 @@ impl Watcher {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Opens the repository to look at it; `None`: there is none yet.
-pub(super) async fn open(setup: &Setup) -> Result<Option<Repository>, Failure> {
-    match setup.repository().await {
-        Ok(repository) => Ok(Some(repository)),
-        Err(failure) => {
-            let error = failure.error.downcast_ref::<RepositoryError>();
-            let none = matches!(error, Some(RepositoryError::NoRepository { .. }));
-            let location = setup.store()?.describe();
-            let expected = setup.journal()?.repository_at(&location);
-            match (none, expected.map_err(Failure::operation)?) {
-                (true, None) => Ok(None),
-                (true, Some(id)) => {
-                    let file = setup.journal()?.place_file(&location);
-                    Err(Failure::operation(crate::cli::setup::gone(&id, &location, &file)))
-                }
-                (false, _) => Err(failure),
-            }
-        }
     }
 }
 

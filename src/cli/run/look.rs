@@ -14,9 +14,9 @@ use crate::cli::setup::Setup;
 use crate::model::target_name::TargetName;
 use crate::ops;
 use crate::ops::context::Context;
-use crate::repository::Repository;
+use crate::repository::{Error as RepositoryError, Repository};
 
-use super::known::{Chains, Watcher, open};
+use super::known::{Chains, Watcher};
 
 /// Runs of other processes are seen within this time.
 const JOURNAL_EVERY: Duration = Duration::from_secs(1);
@@ -85,6 +85,27 @@ pub(super) fn look_here(watcher: &Watcher, setup: &Setup) -> Vec<TargetName> {
     let fault = looked.as_ref().err();
     watcher.note_unread(fault.map(|failure| ops::chain(failure.error.as_ref())));
     looked.unwrap_or_default()
+}
+
+/// Opens the repository to look at it; `None`: there is none yet.
+async fn open(setup: &Setup) -> Result<Option<Repository>, Failure> {
+    match setup.repository().await {
+        Ok(repository) => Ok(Some(repository)),
+        Err(failure) => {
+            let error = failure.error.downcast_ref::<RepositoryError>();
+            let none = matches!(error, Some(RepositoryError::NoRepository { .. }));
+            let location = setup.store()?.describe();
+            let expected = setup.journal()?.repository_at(&location);
+            match (none, expected.map_err(Failure::operation)?) {
+                (true, None) => Ok(None),
+                (true, Some(id)) => {
+                    let file = setup.journal()?.place_file(&location);
+                    Err(Failure::operation(crate::cli::setup::gone(&id, &location, &file)))
+                }
+                (false, _) => Err(failure),
+            }
+        }
+    }
 }
 
 async fn look_at(watcher: &Watcher, setup: &Setup, targets: &BTreeSet<TargetName>) {

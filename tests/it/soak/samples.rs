@@ -38,7 +38,8 @@ impl Default for Samples {
             measures: vec![
                 measure("memory", "MiB", 1.15, 16.0),
                 measure("files", "", 1.2, 15.0),
-                measure("threads", "", 1.2, 16.0),
+                // What may go on at once is limited, to some twenty; short runs see the first bursts late.
+                measure("threads", "", 1.2, 24.0),
                 measure("processes", "", 1.2, 15.0),
                 measure("scratches", "", 1.0, 2.0),
                 measure("connections", "", 1.2, 10.0),
