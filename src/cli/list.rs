@@ -5,6 +5,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::model::alert_record::{AlertDeliveryRecord, AlertTestRecord};
 use crate::model::record::{Entry, Record, RestoreTestRecord};
 use crate::model::target_name::TargetName;
+use crate::ops;
 
 use super::arguments::{Global, List, Listed};
 use super::exit::{Exit, Failure};
@@ -14,8 +15,9 @@ use super::setup::Setup;
 pub(super) async fn run(global: &Global, options: &List) -> Result<Exit, Failure> {
     let setup = Setup::load(global)?;
     let targets = setup.targets(&options.targets.targets)?;
-    let repository = setup.repository().await?;
+    let repository = setup.repository().await;
     if options.what == Listed::Backups {
+        let repository = repository?;
         let mut manifests = Vec::new();
         for target in targets {
             let listed = repository
@@ -37,11 +39,18 @@ pub(super) async fn run(global: &Global, options: &List) -> Result<Exit, Failure
         }
         return Ok(Exit::Done);
     }
-    let history = setup
-        .journal()?
-        .history_with(&repository)
-        .await
-        .map_err(Failure::operation)?;
+    let journal = setup.journal()?;
+    let history = match repository {
+        Ok(repository) => journal.history_with(&repository).await,
+        // Alerts are told, and tried, also while there is no repository: then above all.
+        Err(failure) if options.what == Listed::Alerts => {
+            let why = ops::chain(failure.error.as_ref());
+            print::talk(&format!("only what this machine recorded is shown: {why}"));
+            journal.history()
+        }
+        Err(failure) => return Err(failure),
+    };
+    let history = history.map_err(Failure::operation)?;
     let asked_for = |name: Option<&TargetName>| match name {
         Some(name) => targets.iter().any(|target| target.name == *name),
         // What is about no target alone belongs to all of them.

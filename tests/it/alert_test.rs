@@ -104,6 +104,14 @@ fn a_channel_that_fails_is_told_with_its_reason_and_the_others_arrive() {
         .tables(&command("broken", "echo no paper >&2; exit 7"))
         .tables(&webhook("chat", on_call.address));
     let output = ernstfall.run(["alert-test"]).expect_code(1);
+    // There is no repository yet.
+    let listed = ernstfall.run(["list", "alerts"]).expect_code(0);
+    assert!(listed.stdout.contains("no paper"), "{}", listed.stdout);
+    assert!(
+        listed.stderr.contains("only what this machine recorded"),
+        "{}",
+        listed.stderr
+    );
     let row = |channel: &str| {
         let mut lines = output.stdout.lines();
         lines
