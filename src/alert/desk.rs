@@ -12,7 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Journal, RunId};
@@ -128,32 +128,20 @@ impl Desk {
     pub async fn tell(self: Arc<Self>, stop: CancellationToken) {
         let mut channels = self.channels.subscribe();
         let mut workers = JoinSet::new();
-        let working = Arc::new(Mutex::new(BTreeSet::new()));
+        let mut working = BTreeSet::new();
         loop {
-            let names: Vec<String> = channels
-                .borrow_and_update()
-                .iter()
-                .map(|one| one.name.clone())
-                .collect();
-            for name in names {
-                let begins = working
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(name.clone());
-                if begins {
-                    let (desk, stop, working) = (Arc::clone(&self), stop.clone(), Arc::clone(&working));
+            for channel in channels.borrow_and_update().iter() {
+                if working.insert(channel.name.clone()) {
+                    let (desk, stop, name) = (Arc::clone(&self), stop.clone(), channel.name.clone());
                     workers.spawn(async move {
                         desk.work(&name, &stop).await;
-                        working
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .remove(&name);
+                        name
                     });
                 }
             }
             tokio::select! {
                 changed = channels.changed() => if changed.is_err() { break },
-                Some(_) = workers.join_next() => {}
+                Some(Ok(name)) = workers.join_next() => { working.remove(&name); }
                 () = stop.cancelled() => break,
             }
         }
@@ -201,23 +189,12 @@ impl Desk {
     }
 
     async fn tell_one(&self, channel: &Named, waiting: &Waiting, stop: &CancellationToken) {
-        let delivery = channel.channel.deliver(&waiting.message, (self.clock)());
-        let delivery = async {
-            let within = timeout(channel.timeout, delivery).await;
-            within.unwrap_or_else(|_| {
-                Err(Failure {
-                    reason: format!("it did not answer within {} s", channel.timeout.as_secs()),
-                    retry_after: None,
-                    lasting: false,
-                })
-            })
-        };
         let too_late = async {
             stop.cancelled().await;
             sleep(LAST_WORD).await;
         };
         tokio::select! {
-            told = delivery => self.note(channel, waiting, told),
+            told = channel.tell(&waiting.message, (self.clock)()) => self.note(channel, waiting, told),
             // It waits until the next start.
             () = too_late => {}
         }

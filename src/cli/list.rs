@@ -162,10 +162,7 @@ fn delivery_row(record: &AlertDeliveryRecord) -> Vec<String> {
     vec![
         moment(record.finished_at),
         record.alert.clone(),
-        record
-            .target
-            .as_ref()
-            .map_or_else(String::new, ToString::to_string),
+        name_of(record.target.as_ref()),
         state,
         record.channel.clone(),
         record.result.as_str().replace('_', " "),
@@ -179,10 +176,7 @@ fn test_rows(record: &AlertTestRecord) -> Vec<Vec<String>> {
         vec![
             moment(record.finished_at),
             record.alert.clone(),
-            record
-                .target
-                .as_ref()
-                .map_or_else(String::new, ToString::to_string),
+            name_of(record.target.as_ref()),
             "test".to_owned(),
             delivery.channel.clone(),
             if delivery.delivered { "delivered" } else { "failed" }.to_owned(),
@@ -190,6 +184,11 @@ fn test_rows(record: &AlertTestRecord) -> Vec<Vec<String>> {
         ]
     });
     rows.collect()
+}
+
+/// Nothing for what is about no target alone.
+fn name_of(target: Option<&TargetName>) -> String {
+    target.map_or_else(String::new, ToString::to_string)
 }
 
 fn moment(at: DateTime<Utc>) -> String {
@@ -201,10 +200,7 @@ fn show_records(entries: &[&Entry]) {
         let (kind, result, reason) = summary(&entry.record);
         vec![
             moment(entry.record.finished_at()),
-            entry
-                .record
-                .target()
-                .map_or_else(String::new, ToString::to_string),
+            name_of(entry.record.target()),
             kind.to_owned(),
             result,
             reason.unwrap_or_default(),

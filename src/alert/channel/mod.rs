@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use tokio::time::timeout;
 
 use super::message::Message;
+use crate::model::human_duration::HumanDuration;
 
 /// A way to tell people something.
 #[async_trait]
@@ -86,4 +88,18 @@ pub struct Named {
     /// One delivery may take so long.
     pub timeout: Duration,
     pub channel: Box<dyn Channel>,
+}
+
+impl Named {
+    /// Tells it once, within the channel's time.
+    ///
+    /// # Errors
+    /// It is not certain that the message arrived.
+    pub async fn tell(&self, message: &Message, now: DateTime<Utc>) -> Result<Receipt, Failure> {
+        let told = timeout(self.timeout, self.channel.deliver(message, now)).await;
+        told.unwrap_or_else(|_| {
+            let limit = HumanDuration::from(self.timeout);
+            Err(Failure::may_pass(format!("no answer within {limit}")))
+        })
+    }
 }

@@ -6,7 +6,7 @@ use chrono::Utc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::alert::channel::{Failure, Named, Receipt};
+use crate::alert::channel::{Named, Receipt};
 use crate::alert::message::Message;
 use crate::model::alert_record::{AlertState, TestDelivery};
 use crate::model::human_duration::HumanDuration;
@@ -46,11 +46,9 @@ async fn deliver(channel: &Named, message: &Message) -> Result<Receipt, String> 
     let mut tries = 0;
     loop {
         tries += 1;
-        let told = timeout(channel.timeout, channel.channel.deliver(message, Utc::now())).await;
-        let failure = match told {
-            Ok(Ok(receipt)) => return Ok(receipt),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::may_pass(format!("no answer within {}", limit(channel))),
+        let failure = match channel.tell(message, Utc::now()).await {
+            Ok(receipt) => return Ok(receipt),
+            Err(failure) => failure,
         };
         let pause = failure.retry_after.unwrap_or_default().max(PAUSE);
         if failure.lasting || tries == TRIES || pause > channel.timeout.max(PAUSE) {
@@ -67,7 +65,7 @@ async fn confirm(channel: &Named, message: &Message, receipt: Receipt) -> Result
         Ok(confirmed) => confirmed.map_err(|failure| failure.reason),
         Err(_) => Err(format!(
             "it was taken ({said}), and could not be seen there within {}",
-            limit(channel)
+            HumanDuration::from(channel.timeout)
         )),
     }
 }
@@ -93,8 +91,4 @@ async fn take_back(channel: &Named, message: &Message, receipt: Receipt) -> Resu
             receipt.0
         )),
     }
-}
-
-fn limit(channel: &Named) -> HumanDuration {
-    HumanDuration::from(channel.timeout)
 }

@@ -29,6 +29,10 @@ impl Instance {
         }
     }
 
+    fn target(&self) -> &str {
+        self.labels.get("target").map_or("", String::as_str)
+    }
+
     fn valued(self, value: f64) -> Self {
         Self { value, ..self }
     }
@@ -80,10 +84,8 @@ impl Facts<'_> {
         let points = self.readings.all("ernstfall_recovery_point_timestamp_seconds");
         let exposure = points.map(|point| Instance::of(point).valued(self.age_there(point)));
         let beyond = |instance: &Instance| {
-            let target = instance.labels.get("target").map_or("", String::as_str);
-            let objective = self
-                .readings
-                .find("ernstfall_rpo_objective_seconds", &[("target", target)]);
+            let labels = [("target", instance.target())];
+            let objective = self.readings.find("ernstfall_rpo_objective_seconds", &labels);
             objective.is_some_and(|objective| instance.value > objective)
         };
         exposure.filter(beyond).collect()
@@ -98,8 +100,7 @@ impl Facts<'_> {
     pub(super) fn never_backed_up(&self) -> Vec<Instance> {
         let mut found = self.unset("ernstfall_stored_backups");
         found.retain(|one| {
-            let target = one.labels.get("target").map_or("", String::as_str);
-            let labels = [("target", target), ("task", "backup")];
+            let labels = [("target", one.target()), ("task", "backup")];
             !self
                 .readings
                 .find("ernstfall_running", &labels)
@@ -204,8 +205,7 @@ impl Facts<'_> {
     }
 
     fn has_target(&self, metric: &str, labels: &[(&str, &str)], instance: &Instance) -> bool {
-        let target = instance.labels.get("target").map_or("", String::as_str);
-        let labels = [labels, &[("target", target)]].concat();
+        let labels = [labels, &[("target", instance.target())]].concat();
         self.readings.find(metric, &labels).is_some()
     }
 }
