@@ -32,6 +32,14 @@ const MAX_BACKUPS: usize = 4;
 const BACKUP_EVERY: Duration = Duration::from_secs(5);
 const RESTORE_TEST_EVERY: Duration = Duration::from_secs(25);
 
+/// The one who is told of all this, and does not hear every third time.
+const CHANNEL: &str = r#"
+[[alert.channel]]
+kind = "command"
+name = "pager"
+command = ["sh", "-c", "cat > /dev/null; test $(($$ % 3)) -ne 0"]
+"#;
+
 /// How often the daemon is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -79,7 +87,7 @@ impl Town {
     /// The product with all targets. Every second one is reached through a proxy, every fifth has a heartbeat.
     fn ernstfall(&self, backup: Duration, restore_test: Duration) -> Ernstfall {
         let tables = format!(
-            "[limits]\nmax_backups = {MAX_BACKUPS}\nmax_restore_tests = 2\njitter = \"0s\"\n[http]\nlisten = \"{}\"\n",
+            "[limits]\nmax_backups = {MAX_BACKUPS}\nmax_restore_tests = 2\njitter = \"0s\"\n[http]\nlisten = \"{}\"\n{CHANNEL}",
             self.pages
         );
         let product = Ernstfall::new(&self.directory)

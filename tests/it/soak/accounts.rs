@@ -91,6 +91,10 @@ impl Accounts {
                 found.extend(self.unaccounted(&target, task, interval));
             }
         }
+        for result in ["delivered", "failed", "given_up"] {
+            let series = format!("ernstfall_alert_deliveries_total{{channel=\"pager\",result=\"{result}\"}}");
+            found.extend(self.differs(&series, self.told_to_the_pager(result)));
+        }
         found.extend(self.differs("ernstfall_record_problems", 0));
         found.extend(self.records.iter().filter_map(wrong_in_itself));
         found
@@ -112,6 +116,14 @@ impl Accounts {
         self.of(target, task)
             .filter(|record| self::result(record) == result)
             .count()
+    }
+
+    fn told_to_the_pager(&self, result: &str) -> usize {
+        let deliveries = self
+            .records
+            .iter()
+            .filter(|record| record["kind"] == "alert_delivery");
+        deliveries.filter(|record| record["result"] == result).count()
     }
 
     fn skipped(&self, target: &str, task: &str) -> u64 {
@@ -174,6 +186,9 @@ impl Accounts {
                 interval.as_secs(),
                 results.join(", ")
             );
+        }
+        for result in ["delivered", "failed", "given_up"] {
+            told += &format!("alerts {result}: {}\n", self.told_to_the_pager(result));
         }
         told + &format!("stored backups: {}", self.stored.values().sum::<usize>())
     }
