@@ -90,10 +90,11 @@ impl Town {
             "[limits]\nmax_backups = {MAX_BACKUPS}\nmax_restore_tests = 2\njitter = \"0s\"\n[http]\nlisten = \"{}\"\n{CHANNEL}",
             self.pages
         );
-        let product = Ernstfall::new(&self.directory)
-            .tables(&tables)
-            // As the unit has it.
-            .environment("MALLOC_ARENA_MAX", "2");
+        let product = allocator_of_the_unit()
+            .fold(Ernstfall::new(&self.directory), |product, (name, value)| {
+                product.environment(name, value)
+            })
+            .tables(&tables);
         let every = |interval: Duration| format!("\"every {}s\"", interval.as_secs());
         (0..TARGETS).fold(product, |product, number| {
             let database = &self.databases[number];
@@ -126,6 +127,14 @@ impl Town {
         let far = Duration::from_secs(24 * 3600);
         self.ernstfall(far, far)
     }
+}
+
+/// The variables that the unit sets for the allocator.
+fn allocator_of_the_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let lines = include_str!("../../systemd/ernstfall.service").lines();
+    lines
+        .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
+        .filter(|(name, _)| name.starts_with("MALLOC_"))
 }
 
 fn number_from(variable: &str) -> Option<u64> {

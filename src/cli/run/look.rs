@@ -17,6 +17,7 @@ use crate::ops::context::Context;
 use crate::repository::{Error as RepositoryError, Repository};
 
 use super::known::{Chains, Watcher};
+use super::memory;
 
 /// Runs of other processes are seen within this time.
 const JOURNAL_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +61,7 @@ pub(super) async fn keep_looking(
             let watcher = Arc::clone(&watcher);
             looking = Some(tokio::spawn(async move {
                 look_everywhere(&watcher, &in_force, chains).await;
+                memory::give_back();
             }));
         } else if looked && !changed.is_empty() {
             let (watcher, targets) = (Arc::clone(&watcher), std::mem::take(&mut changed));

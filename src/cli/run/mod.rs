@@ -5,6 +5,7 @@
 //! - `alerts` judges what was gathered, and has people told.
 //! - `known` is what jobs and views know of runs and backups; `look` keeps it true. `whole` reads all records,
 //!   `past` is what they mean for schedules.
+//! - `memory` gives back what is not needed any more.
 
 mod alerts;
 mod fleet;
@@ -12,6 +13,7 @@ mod hearts;
 mod jobs;
 mod known;
 mod look;
+mod memory;
 mod past;
 mod whole;
 

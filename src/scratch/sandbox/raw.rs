@@ -1,4 +1,4 @@
-//! The raw system calls of the sandbox: the only unsafe code of the crate.
+//! The raw system calls of the sandbox.
 //!
 //! Each function is the smallest safe shell around one call for which neither `std` nor `nix` has a safe
 //! form. They are called from the hidden subcommand only, a process with one thread.
