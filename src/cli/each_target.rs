@@ -20,9 +20,6 @@ use super::exit::{Exit, Failure};
 use super::setup::Setup;
 use super::{print, progress};
 
-/// Whoever is to stop waits so long for a repository that does not answer.
-const LAST_DELIVERY: Duration = Duration::from_secs(5);
-
 /// What is done with each target: by a command now, or by the daemon when it is due.
 pub(super) trait Task: Clone + Send + Sync + 'static {
     /// What has to be known of a target.
@@ -128,15 +125,7 @@ pub(super) async fn run_once<T: Task>(
     match begun {
         Ok((context, subject)) => {
             let record = task.run(&context, subject).await?;
-            let too_late = async {
-                setup.signals.cancel.cancelled().await;
-                tokio::time::sleep(LAST_DELIVERY).await;
-            };
-            // What is not delivered by then, the next start delivers.
-            tokio::select! {
-                () = setup.deliver(&context) => {}
-                () = too_late => {}
-            }
+            setup.deliver(&context).await;
             Ok((record, None))
         }
         Err(failure) => {

@@ -34,6 +34,9 @@ use super::arguments::Global;
 use super::exit::Failure;
 use super::signals::Signals;
 
+/// Whoever is to stop waits so long for a repository that does not answer.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
+
 /// Logs go to stderr; `RUST_LOG` has the last word. `quietly` is the level where nobody asked for another.
 pub(super) fn start_logging(global: &Global, quietly: &str) {
     let level = match (global.quiet, global.verbose) {
@@ -249,9 +252,18 @@ impl Setup {
         }
     }
 
-    /// Records that were kept here while the repository was out of reach go there now.
+    /// Records that were kept here while the repository was out of reach go there now. After a signal, what does not
+    /// arrive soon is left to the next start.
     pub(super) async fn deliver(&self, context: &Context) {
-        if let Err(error) = context.journal.deliver(&context.repository).await {
+        let too_late = async {
+            self.signals.cancel.cancelled().await;
+            tokio::time::sleep(LAST_DELIVERY).await;
+        };
+        let delivered = tokio::select! {
+            delivered = context.journal.deliver(&context.repository) => delivered,
+            () = too_late => return,
+        };
+        if let Err(error) = delivered {
             context.progress.note(&format!(
                 "records are kept here and delivered later: {}",
                 crate::ops::chain(&error)

@@ -14,6 +14,12 @@ use crate::repository::Repository;
 
 use super::keys::Keys;
 
+/// What a failed run may take to remove what it has stored. Requests have limits of their own; this is for very many.
+const CLEAN_UP: Duration = Duration::from_secs(600);
+
+/// The same when somebody waits for the end: systemd kills a unit that takes 90 s.
+const CLEAN_UP_AFTER_SIGNAL: Duration = Duration::from_secs(20);
+
 /// Hears how a run goes on. All methods may be called from several tasks.
 pub trait Progress: Send + Sync {
     /// A phase begins.
@@ -80,6 +86,19 @@ impl Context {
     /// Returns when the run shall end, counted from this call.
     pub(super) async fn halted(&self) -> Halt {
         Halt::wait(&self.cancel, self.deadline).await
+    }
+
+    /// Returns when removing what was stored has taken as long as it may, counted from this call or from the signal; and
+    /// how long that is.
+    pub(super) async fn clean_up_is_over(&self) -> Duration {
+        let after_signal = async {
+            self.cancel.cancelled().await;
+            tokio::time::sleep(CLEAN_UP_AFTER_SIGNAL).await;
+        };
+        tokio::select! {
+            () = tokio::time::sleep(CLEAN_UP) => CLEAN_UP,
+            () = after_signal => CLEAN_UP_AFTER_SIGNAL,
+        }
     }
 
     /// Notes in the journal that a run has begun, so that a killed one is found.

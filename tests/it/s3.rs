@@ -1,8 +1,10 @@
 //! The whole program on an S3 bucket: every command, every fault of a server, every clear error.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::shop::{Shop, content};
+use crate::shop::{Shop, content, wait_for};
 use crate::support::account::Account;
 use crate::support::ernstfall::{Ernstfall, Output};
 use crate::support::s3::{ADMIN, BUCKET, Conditions, Fault, READER, S3Server, User, WRITER};
@@ -274,6 +276,32 @@ fn a_backup_whose_put_fails_for_good_fails_and_leaves_nothing() {
         output.stderr
     );
     assert!(place.keys_with("/backups/").is_empty() && place.keys_with("/manifests/").is_empty());
+    place.backup();
+}
+
+#[test]
+fn a_bucket_that_hangs_in_the_middle_of_a_backup_delays_no_stop() {
+    let place = Place::open();
+    place
+        .server
+        .fail("PutObject", "contents.json", 1000, Fault::NoAnswer);
+    place.server.fail("PutObject", "records/", 1000, Fault::NoAnswer);
+    let running = place
+        .ernstfall()
+        .deadline(Duration::from_secs(60))
+        .spawn(["backup", "shop"]);
+    wait_for("the bucket hangs", || place.server.faults_left() < 2000);
+    running.interrupt();
+    let output = running.wait().expect_code(130);
+    assert!(
+        output.stderr.contains("stay behind") && output.stderr.contains("prune"),
+        "{}",
+        output.stderr
+    );
+    place.server.mend();
+    let listed = place.ernstfall().run(["list", "records", "--json"]).json();
+    let record = &listed[0]["record"];
+    assert_eq!(record["outcome"], "cancelled", "{listed:#}");
     place.backup();
 }
 

@@ -204,14 +204,11 @@ pub async fn backup(
         result = work => result,
         halt = context.halted() => Err(halt.into()),
     };
-    if result.is_err() {
-        notes.wait_for_puts().await;
-    }
-    let notes = std::mem::take(&mut *notes.lock());
-    let result = match (result, &notes.backup) {
-        (Err(error), Some(id)) => give_up(context, target, id, error).await,
-        (result, _) => result,
+    let result = match result {
+        Ok(manifest) => Ok(manifest),
+        Err(error) => give_up(context, target, &notes).await.ok_or(error),
     };
+    let notes = std::mem::take(&mut *notes.lock());
     let record = record(
         target,
         options,
@@ -226,32 +223,39 @@ pub async fn backup(
     Ok(record)
 }
 
-/// Removes what a failed backup has stored. One that was complete when the signal came is a backup like any other.
-async fn give_up(
-    context: &Context,
-    target: &Target,
-    id: &BackupId,
-    error: BackupError,
-) -> Result<Manifest, BackupError> {
-    match context.repository.remove_unfinished(&target.name, id).await {
-        Ok(_) => {}
-        Err(RepositoryError::BackupExists { .. }) => {
-            return context
-                .repository
-                .manifest(&target.name, id)
-                .await
-                .map_err(|_| error);
+/// Removes what a failed backup has stored, and gives what is none: one that was complete when the signal came is a
+/// backup like any other. A repository that hangs holds this up for a while only.
+async fn give_up(context: &Context, target: &Target, notes: &Notebook) -> Option<Manifest> {
+    let id = notes.lock().backup.clone();
+    let removal = async {
+        notes.wait_for_puts().await;
+        let id = id.as_ref()?;
+        match context.repository.remove_unfinished(&target.name, id).await {
+            Ok(_) => None,
+            Err(RepositoryError::BackupExists { .. }) => {
+                context.repository.manifest(&target.name, id).await.ok()
+            }
+            Err(kept) => {
+                note_left_behind(context, id, &crate::ops::chain(&kept));
+                None
+            }
         }
-        Err(kept) => note_left_behind(context, id, &kept),
+    };
+    tokio::select! {
+        complete = removal => complete,
+        limit = context.clean_up_is_over() => {
+            if let Some(id) = &id {
+                note_left_behind(context, id, &format!("removing them took longer than {} s", limit.as_secs()));
+            }
+            None
+        }
     }
-    Err(error)
 }
 
 /// Objects without a manifest are no backup; they only take space. A host that may only write cannot remove them.
-fn note_left_behind(context: &Context, id: &BackupId, why: &RepositoryError) {
+fn note_left_behind(context: &Context, id: &BackupId, why: &str) {
     context.progress.note(&format!(
-        "objects of the unfinished backup {id} stay behind, until `ernstfall prune` removes them: {}",
-        crate::ops::chain(why)
+        "objects of the unfinished backup {id} stay behind, until `ernstfall prune` removes them: {why}"
     ));
 }
 
@@ -329,13 +333,14 @@ async fn perform(
     })
 }
 
-/// Removes what a given-up attempt has stored.
+/// Removes what a given-up attempt has stored. Until that is done it is still known, for a signal that comes meanwhile.
 async fn discard(context: &Context, target: &Target, notes: &Notebook) {
     notes.wait_for_puts().await;
-    let id = notes.lock().backup.take();
+    let id = notes.lock().backup.clone();
     if let Some(id) = id
         && let Err(kept) = context.repository.remove_unfinished(&target.name, &id).await
     {
-        note_left_behind(context, &id, &kept);
+        note_left_behind(context, &id, &crate::ops::chain(&kept));
     }
+    notes.lock().backup = None;
 }

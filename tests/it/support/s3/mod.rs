@@ -63,6 +63,8 @@ pub(crate) enum Fault {
     CutBody,
     /// It is done, and the connection is closed instead of an answer.
     LoseAnswer,
+    /// Nothing is done, and no answer ever comes.
+    NoAnswer,
 }
 
 impl Fault {
