@@ -326,6 +326,7 @@ impl Setup {
                 .filter_map(|(name, time)| Some((name.to_owned(), Duration::from(time?))))
                 .collect(),
             jobs: target.jobs as usize,
+            max_rate: self.config.limits.max_rate,
             split: target.split,
             exclude_data: target.exclude_data.clone(),
             exclude: target.exclude.clone(),

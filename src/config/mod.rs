@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use document::Table;
 
 /// Keys that are read and checked, and that this version does nothing with. Paths without names of targets.
-const NOT_YET_ACTED_UPON: [&str; 2] = ["limits.max_rate", "repository.object_lock"];
+const NOT_YET_ACTED_UPON: [&str; 1] = ["repository.object_lock"];
 
 /// Everything the file says, with defaults filled in and paths made absolute.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::model::byte_size::ByteRate;
 use crate::model::check::Check;
 use crate::model::retention::Policy;
 use crate::model::target_name::TargetName;
@@ -22,6 +23,8 @@ pub struct Target {
     /// Human times that belong to a real recovery, added to what is measured.
     pub rto_overhead: Vec<(String, Duration)>,
     pub jobs: usize,
+    /// How fast a backup may read rows, over all its connections.
+    pub max_rate: Option<ByteRate>,
     pub split: bool,
     /// Tables whose rows are left out, as `schema.table`; `*` stands for any characters.
     pub exclude_data: Vec<String>,
@@ -113,6 +116,7 @@ pub(super) fn for_tests() -> Target {
         rto: None,
         rto_overhead: Vec::new(),
         jobs: 2,
+        max_rate: None,
         split: true,
         exclude_data: Vec::new(),
         exclude: Vec::new(),

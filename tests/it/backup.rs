@@ -401,3 +401,26 @@ fn excluded_tables_and_rows_are_named_and_everything_else_is_there() {
         "gone"
     );
 }
+
+#[test]
+fn rows_are_read_no_faster_than_allowed_over_all_workers() {
+    let cluster = Cluster::start();
+    let source = cluster.database("shop");
+    source.execute(
+        "create table one as select i, repeat('x', 990) from generate_series(1, 800) i;
+         create table two as table one;
+         create table three as table one;
+         select lo_from_bytea(0, convert_to(repeat('y', 600000), 'UTF8'))",
+    );
+    let directory = TestDir::new("backup");
+    let ernstfall = product(&directory, &source)
+        .key("limits.max_rate", "\"1MB/s\"")
+        .target_key("jobs", "3");
+    ernstfall.run(["backup"]).expect_code(0);
+    let record = last_record(&ernstfall, "backup");
+    let phases = record["phases"].as_array().unwrap();
+    let data = phases.iter().find(|phase| phase["name"] == "data").unwrap();
+    let seconds = data["seconds"].as_f64().unwrap();
+    // 2.4 MB of rows and 0.6 MB of large objects; without a limit a tenth of a second.
+    assert!((2.9..).contains(&seconds), "{seconds} s");
+}

@@ -73,6 +73,7 @@ fn target(name: &str, url: &str, every: Duration) -> Target {
         rto: None,
         rto_overhead: Vec::new(),
         jobs: 1,
+        max_rate: None,
         split: false,
         exclude_data: Vec::new(),
         exclude: Vec::new(),

@@ -225,6 +225,7 @@ fn target(connection: ConnectionSettings, stage: &Stage<'_>) -> Result<Target, F
         rto: Some(RTO),
         rto_overhead: Vec::new(),
         jobs: 2,
+        max_rate: None,
         split: true,
         exclude_data: Vec::new(),
         exclude: Vec::new(),

@@ -21,6 +21,7 @@ use crate::postgres::snapshot::{self, Exporter, Locking};
 use super::copying::{self, Counting, Work};
 use super::excluded::Excluded;
 use super::finish::{self, Parts, Read};
+use super::pace::Pace;
 use super::plan::{self, Abilities};
 use super::prepare::{Prepared, locks_needed};
 use super::schema::{self, Schema};
@@ -122,19 +123,20 @@ async fn read(
     phases.begin("data");
     context.progress.expect_bytes(plan.bytes);
     let counting = counting(context, target).await?;
+    let pace = Arc::new(Pace::new(target.max_rate));
     let work = Work {
         connection: target.connection.clone(),
         encoding: schema.database.encoding.clone(),
         snapshot_name: exporter.snapshot_name.clone(),
         storage_check: copying::storage_check(locking),
         counting,
-        stock: stock(context, target, id, &schema, notes),
+        stock: stock(context, target, id, &schema, notes, &pace),
         queue: Mutex::new(VecDeque::from(plan.units.clone())),
         pids: Arc::clone(pids),
         cancels: Mutex::new(vec![exporter.session.cancel_handle()]),
     };
     let stored = copying::run(Arc::new(work), exporter, target.jobs).await?;
-    let large_objects = finish::large_objects(context, target, exporter, id, notes).await?;
+    let large_objects = finish::large_objects(context, target, exporter, id, notes, &pace).await?;
     if locking == Locking::WhenCopied {
         schema::columns_stood_still(exporter, prepared).await?;
     }
@@ -148,7 +150,14 @@ async fn read(
 }
 
 /// What all sinks of this backup share.
-fn stock(context: &Context, target: &Target, id: &BackupId, schema: &Schema, notes: &Notebook) -> Arc<Stock> {
+fn stock(
+    context: &Context,
+    target: &Target,
+    id: &BackupId,
+    schema: &Schema,
+    notes: &Notebook,
+    pace: &Arc<Pace>,
+) -> Arc<Stock> {
     let database = &schema.database;
     Arc::new(Stock {
         repository: Arc::clone(&context.repository),
@@ -159,6 +168,7 @@ fn stock(context: &Context, target: &Target, id: &BackupId, schema: &Schema, not
         next_object: AtomicU64::new(1),
         next_late_object: AtomicU64::new(1),
         puts: notes.puts.clone(),
+        pace: Arc::clone(pace),
         header: finish::script_header(database.server_version_num, &database.encoding),
     })
 }

@@ -19,6 +19,7 @@ use crate::repository::keys::RECOVERY_GUIDE;
 use super::copying::Counting;
 use super::evidence::Recoverable;
 use super::guide::Guide;
+use super::pace::Pace;
 use super::plan::Plan;
 use super::prepare::Prepared;
 use super::schema::Schema;
@@ -56,6 +57,7 @@ pub(super) async fn large_objects(
     exporter: &Exporter,
     id: &BackupId,
     notes: &Notebook,
+    pace: &Pace,
 ) -> Result<(LargeObjects, Vec<Object>), BackupError> {
     let server_version_num = exporter.session.server_version_num();
     let depot = Depot {
@@ -69,7 +71,11 @@ pub(super) async fn large_objects(
     let oids = large_objects::list(&exporter.session).await?;
     let mut script = large_objects::Script::new(script_header(server_version_num, "UTF8"));
     for (index, large_object) in oids.iter().enumerate() {
+        let before = summary.bytes;
         large_objects::read(&exporter.session, large_object, &mut script, &mut summary).await?;
+        if let Some(until) = pace.note(summary.bytes - before) {
+            tokio::time::sleep_until(until).await;
+        }
         if script.is_full() || index + 1 == oids.len() {
             let name = format!("large-objects/{}.sql", objects.len() + 1);
             let object = depot.pack(&name, &script.take()).await?;

@@ -9,6 +9,7 @@
 //! - `plan` decides what is copied, what is not covered, and how big tables are split.
 //! - `copying` runs the workers.
 //! - `sink` turns rows into stored objects.
+//! - `pace` keeps reading at the rate that is allowed.
 //! - `watch` looks who waits behind the backup.
 //! - `finish` stores everything but the rows.
 //! - `shrank` finds out whether much is gone since the backup before.
@@ -19,6 +20,7 @@ mod evidence;
 pub(super) mod excluded;
 mod finish;
 mod guide;
+mod pace;
 pub(super) mod plan;
 pub(super) mod prepare;
 mod schema;
@@ -116,7 +118,7 @@ pub enum BackupError {
     )]
     GaveWay { waiter: String },
     #[error(
-        "the snapshot grew older than max_snapshot_age ({0:?}): raise it, use more jobs, or exclude data"
+        "the snapshot grew older than max_snapshot_age ({0:?}): raise it, use more jobs, exclude data, or raise `limits.max_rate` if that is set"
     )]
     SnapshotTooOld(std::time::Duration),
     #[error(

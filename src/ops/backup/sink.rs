@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::encryption::Recipients;
@@ -20,6 +21,7 @@ use crate::postgres::copy_out::{Room, RowSink};
 use crate::repository::{Error as RepositoryError, Repository};
 
 use super::BackupError;
+use super::pace::Pace;
 use super::plan::Unit;
 
 /// What all sinks of one backup share.
@@ -34,6 +36,7 @@ pub(super) struct Stock {
     pub(super) next_late_object: AtomicU64,
     /// Whoever gives up waits for these before it removes what was stored.
     pub(super) puts: TaskTracker,
+    pub(super) pace: Arc<Pace>,
     /// SET lines of each script.
     pub(super) header: Vec<u8>,
 }
@@ -87,6 +90,10 @@ pub(super) struct Sink {
     /// Of the table that is being read, if it has generated columns.
     generated: Option<Fingerprint>,
     unreported: (u64, u64),
+    /// The script has grown as long as one may be.
+    full: bool,
+    /// No row is to be read before this.
+    pause_until: Option<Instant>,
 }
 
 impl Sink {
@@ -101,13 +108,15 @@ impl Sink {
             stored: Stored::default(),
             generated: None,
             unreported: (0, 0),
+            full: false,
+            pause_until: None,
         }
     }
 
     /// Begins the rows of a unit; those of two stages share no object.
     pub(super) async fn begin_table(&mut self, unit: &Unit) -> Result<(), BackupError> {
         if self.stage != unit.stage {
-            self.drain().await?;
+            self.cut().await?;
             self.stage = unit.stage;
             self.writer = self.stock.writer(unit.stage);
         }
@@ -128,6 +137,15 @@ impl Sink {
     fn report(&mut self) {
         let (rows, bytes) = std::mem::take(&mut self.unreported);
         self.stock.progress.rows(rows, bytes);
+    }
+
+    /// Stores what was written so far.
+    async fn cut(&mut self) -> Result<(), BackupError> {
+        self.full = false;
+        match self.writer.cut().map_err(unpacked)? {
+            Some(script) => self.store(script).await,
+            None => Ok(()),
+        }
     }
 
     async fn store(&mut self, script: FinishedScript) -> Result<(), BackupError> {
@@ -164,10 +182,14 @@ impl Sink {
 
     /// Stores what is left.
     pub(super) async fn finish(mut self) -> Result<Stored, BackupError> {
-        self.drain().await?;
+        self.cut().await?;
         self.settle().await?;
         Ok(std::mem::take(&mut self.stored))
     }
+}
+
+fn unpacked(error: std::io::Error) -> BackupError {
+    BackupError::Pack("the rows".to_owned(), error)
 }
 
 #[async_trait::async_trait]
@@ -183,21 +205,23 @@ impl RowSink for Sink {
         if self.unreported.0 >= ROWS_PER_REPORT {
             self.report();
         }
-        let full = self
-            .writer
-            .row(row)
-            .map_err(|error| BackupError::Pack("the rows".to_owned(), error))?;
-        Ok(if full { Room::Full } else { Room::More })
+        self.full = self.writer.row(row).map_err(unpacked)?;
+        self.pause_until = self.stock.pace.note(whole.len() as u64 + 1);
+        let room = if self.full || self.pause_until.is_some() {
+            Room::Full
+        } else {
+            Room::More
+        };
+        Ok(room)
     }
 
     async fn drain(&mut self) -> Result<(), BackupError> {
-        match self
-            .writer
-            .cut()
-            .map_err(|error| BackupError::Pack("the rows".to_owned(), error))?
-        {
-            Some(script) => self.store(script).await,
-            None => Ok(()),
+        if self.full {
+            self.cut().await?;
         }
+        if let Some(until) = self.pause_until.take() {
+            tokio::time::sleep_until(until).await;
+        }
+        Ok(())
     }
 }
