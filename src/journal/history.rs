@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use crate::journal::reading::Reading;
 use crate::journal::{Error, Journal, read_counter, sequences_in};
 use crate::model::record::Entry;
+use crate::model::target_name::TargetName;
 use crate::repository::records::RecordPlace;
 use crate::repository::{Repository, keys};
 
@@ -84,6 +85,22 @@ impl Journal {
         let problems = self
             .read_with(repository, &mut |entry| entries.push(entry))
             .await?;
+        Ok(History::of(entries, problems))
+    }
+
+    /// The same of what is about one target, and what is wrong with any record: of years, no more is held at once.
+    pub async fn history_of_target(
+        &self,
+        repository: &Repository,
+        target: &TargetName,
+    ) -> Result<History, Error> {
+        let mut entries = Vec::new();
+        let mut listener = |entry: Arc<Entry>| {
+            if entry.record.target() == Some(target) {
+                entries.push(entry);
+            }
+        };
+        let problems = self.read_with(repository, &mut listener).await?;
         Ok(History::of(entries, problems))
     }
 

@@ -23,8 +23,8 @@ pub type Forgotten = BTreeMap<TargetName, Counts>;
 /// Records that are alike: of one target, kind and way to end.
 type Class<'a> = (Option<&'a TargetName>, u8, u8);
 
-/// After so many records that came in, it is looked which of them still say something.
-const TRIM_EVERY: usize = 1000;
+/// After at least so many records that came in, it is looked which of them still say something.
+const TRIM_EVERY: usize = 250;
 
 /// Records as they are heard, in any order, of which only those are kept that still say something.
 pub struct Window<'a> {
@@ -55,7 +55,8 @@ impl<'a> Window<'a> {
         if self.entries.len() >= self.trim_at {
             let entries = std::mem::take(&mut self.entries);
             self.entries = trim(entries, self.manifests, &mut self.forgotten);
-            self.trim_at = 2 * self.entries.len() + TRIM_EVERY;
+            // A part of what is kept, so that the time that it takes grows no faster than the records.
+            self.trim_at = self.entries.len() + self.entries.len() / 4 + TRIM_EVERY;
         }
     }
 

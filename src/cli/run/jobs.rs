@@ -24,7 +24,7 @@ use crate::ops::restore::Choice;
 use crate::ops::restore_test::{Afterwards, Options as TestOptions};
 use crate::repository::OtherIdentity;
 
-use super::known::Watcher;
+use super::known::{Chains, Watcher};
 use super::look::{look_here, settle};
 use super::past::{end_of_run, end_of_test};
 
@@ -296,10 +296,15 @@ impl Work for Prune {
         context.deadline = Some(deadline);
         let target = &common.target;
         let (repository, journal) = (&context.repository, &context.journal);
-        let known = common
-            .watcher
-            .for_retention(repository, journal, &target.name)
-            .await;
+        let watcher = &common.watcher;
+        let mut known = watcher.for_retention(repository, journal, &target.name).await;
+        if known.is_none() {
+            // Of years of records, a look holds no more than what still says something.
+            watcher
+                .look_everywhere(setup, repository, journal, Chains::Whole)
+                .await;
+            known = watcher.for_retention(repository, journal, &target.name).await;
+        }
         let settings = ops::prune::Settings {
             known,
             ..prune::settings(target)

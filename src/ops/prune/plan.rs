@@ -129,7 +129,7 @@ pub async fn plan(context: &Context, settings: &Settings) -> Result<Plan, PruneE
     let history = match &settings.known {
         Some(known) => Arc::clone(known),
         None => {
-            let history = context.journal.history_with(repository).await;
+            let history = context.journal.history_of_target(repository, target).await;
             Arc::new(history.map_err(PruneError::Journal)?)
         }
     };
