@@ -1,7 +1,5 @@
 //! Databases that nobody backs up: the commonest gap is a database that was added later.
 
-use std::collections::BTreeSet;
-
 use crate::ops::target::Target;
 use crate::postgres::error::Error as PostgresError;
 use crate::postgres::facts;
@@ -29,14 +27,15 @@ pub(super) async fn databases(
     if others.is_empty() {
         return Ok(others);
     }
-    let mut covered = BTreeSet::new();
     for name in repository.targets().await? {
+        if others.is_empty() {
+            break;
+        }
         if let Some(identity) = repository.target_identity(&name).await?
             && Some(identity.system_identifier.as_str()) == system_identifier
         {
-            covered.insert(identity.database);
+            others.retain(|database| *database != identity.database);
         }
     }
-    others.retain(|database| !covered.contains(database));
     Ok(others)
 }

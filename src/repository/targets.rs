@@ -3,7 +3,6 @@
 //! Stored objects are never changed: `target.json` names the first source, and each adoption adds a file
 //! `target.<n>.json` with n from 2. The highest n counts.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -91,12 +90,9 @@ impl Repository {
 
     /// Every target that has anything in this repository, sorted.
     pub async fn targets(&self) -> Result<Vec<TargetName>, Error> {
-        let listed = self.store.list(keys::TARGETS_FOLDER).await?;
-        let names: BTreeSet<TargetName> = listed
-            .iter()
-            .filter_map(|object| object.key.as_str().split('/').nth(1)?.parse().ok())
-            .collect();
-        Ok(names.into_iter().collect())
+        let folders = self.store.folders(keys::TARGETS_FOLDER).await?;
+        let names = folders.iter().filter_map(|name| name.parse().ok());
+        Ok(names.collect())
     }
 
     async fn newest_identity(&self, target: &TargetName) -> Result<Option<(u32, TargetIdentity)>, Error> {

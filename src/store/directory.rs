@@ -151,6 +151,15 @@ impl Store for Directory {
         .await
     }
 
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let within = folder.to_owned();
+        self.blocking(Operation::List, folder, move |directory| {
+            fs::metadata(directory.root.as_path())?;
+            folders_in(&directory.root.join(within))
+        })
+        .await
+    }
+
     async fn delete(&self, key: &Key) -> Result<Freed, Error> {
         let path = self.path(key);
         self.blocking(Operation::Delete, key.as_str(), move |directory| {
@@ -254,6 +263,24 @@ fn collect(
         }
     }
     Ok(())
+}
+
+/// Also those that hold nothing: a folder that is emptied goes a moment later.
+fn folders_in(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().into_string().ok();
+        // A link may lead to a folder.
+        let is_folder = fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir());
+        names.extend(name.filter(|name| is_folder && Key::new(name.as_str()).is_ok()));
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn remove(root: &Path, path: &Path) -> io::Result<Freed> {

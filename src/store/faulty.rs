@@ -132,6 +132,11 @@ impl Store for Faulty {
         self.inner.list_only(folder, wanted).await
     }
 
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        self.count(Operation::List, None)?;
+        self.inner.folders(folder).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<Freed, Error> {
         self.count(Operation::Delete, Some(key))?;
         self.inner.delete(key).await

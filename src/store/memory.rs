@@ -1,6 +1,6 @@
 //! Objects in memory: for tests, and gone with the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -60,6 +60,17 @@ impl Store for Memory {
                 modified: *modified,
             })
             .collect())
+    }
+
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let objects = self.objects();
+        let inside = objects.keys().filter(|key| key.is_in(folder));
+        let names = inside.filter_map(|key| {
+            let below = key.as_str()[folder.len()..].trim_start_matches('/');
+            Some(below.split_once('/')?.0.to_owned())
+        });
+        let names: BTreeSet<String> = names.collect();
+        Ok(names.into_iter().collect())
     }
 
     async fn delete(&self, key: &Key) -> Result<Freed, Error> {

@@ -40,6 +40,9 @@ pub trait Store: Send + Sync {
         Ok(listed)
     }
 
+    /// The names of the folders that lie directly in this one and hold objects, sorted. What lies in them is not listed.
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Error>;
+
     /// Removes an object, with all its versions where the store keeps some; one that is not there is removed already.
     async fn delete(&self, key: &Key) -> Result<Freed, Error>;
 

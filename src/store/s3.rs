@@ -3,7 +3,6 @@
 //! An object is put by one conditional request, never in parts: a part that was forgotten costs money and a multipart
 //! upload that ends with a condition overwrites on some servers. What exists is never replaced.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{EncodingType, Object, ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 use bytes::{Bytes, BytesMut};
-use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
 use crate::model::secret::Secret;
@@ -23,12 +21,14 @@ use crate::store::{Abilities, Freed, Listed, Store, Wanted};
 
 mod client;
 mod failure;
+mod listing;
 mod notation;
 mod removal;
 mod retry;
 
 use client::Clients;
 use failure::{Failure, Place};
+use listing::{Depth, size_of};
 use removal::Versioning;
 
 /// Longer than any silence between two pieces of a body that still arrives.
@@ -229,83 +229,10 @@ impl Bucket {
     /// The object's size, as a listing tells it: that needs no right to read the object.
     async fn find(&self, key: &Key) -> Result<Option<u64>, Failure> {
         let full = self.full_key(key.as_str());
-        let (objects, _) = self.page(&full, None, Some(1)).await?;
+        let page = self.page(&full, Depth::All, None, Some(1)).await?;
         // The key itself sorts before all keys that begin with it.
-        let found = objects.into_iter().find(|(name, _)| *name == full);
+        let found = page.objects.into_iter().find(|(name, _)| *name == full);
         Ok(found.map(|(_, object)| size_of(&object)))
-    }
-
-    /// One page of a listing: keys in full with their objects, and where the next page begins.
-    async fn page(
-        &self,
-        prefix: &str,
-        from: Option<String>,
-        most: Option<i32>,
-    ) -> Result<(Vec<(String, Object)>, Option<String>), Failure> {
-        let answer = retry::retrying(retry::time_for(0), || async {
-            let request = self.clients().await?.reader.list_objects_v2();
-            let request = request
-                .bucket(&self.settings.bucket)
-                .prefix(prefix)
-                .encoding_type(EncodingType::Url)
-                .set_max_keys(most)
-                .set_continuation_token(from.clone());
-            let sent = request.send().await;
-            sent.map_err(|error| self.place("s3:ListBucket").failure(&error))
-        })
-        .await?;
-        let encoded = answer.encoding_type() == Some(&EncodingType::Url);
-        let next = match answer.is_truncated() {
-            Some(true) => answer.next_continuation_token.clone(),
-            _ => None,
-        };
-        let objects = answer.contents.unwrap_or_default();
-        let named = objects.into_iter().filter_map(|object| {
-            let name = object.key()?;
-            let name = match encoded {
-                true => notation::decoded_key(name)?,
-                false => name.to_owned(),
-            };
-            Some((name, object))
-        });
-        Ok((named.collect(), next))
-    }
-
-    async fn list_all(&self, folder: &str, wanted: &Wanted) -> Result<Vec<Listed>, Failure> {
-        let prefix = self.full_folder(folder);
-        let (mut found, mut seen, mut from) = (Vec::new(), BTreeSet::new(), None);
-        for _ in 0..MOST_PAGES {
-            let (objects, next) = self.page(&prefix, from, None).await?;
-            found.extend(
-                objects
-                    .iter()
-                    .filter_map(|(name, object)| self.listed(name, object))
-                    .filter(|listed| wanted(&listed.key)),
-            );
-            match next {
-                None => {
-                    found.sort_by(|one: &Listed, other| one.key.cmp(&other.key));
-                    return Ok(found);
-                }
-                Some(next) if !seen.insert(next.clone()) => break,
-                Some(next) => from = Some(next),
-            }
-        }
-        Err(Failure::of_kind(
-            ErrorKind::Other,
-            "the server's listing does not end: it is no S3 server, or there are over ten million objects",
-        ))
-    }
-
-    /// What is no key of ours was put there by somebody else.
-    fn listed(&self, name: &str, object: &Object) -> Option<Listed> {
-        let relative = name.strip_prefix(&self.full_folder(""))?;
-        let modified = object.last_modified()?;
-        Some(Listed {
-            key: Key::new(relative).ok()?,
-            size_bytes: size_of(object),
-            modified: DateTime::<Utc>::from_timestamp(modified.secs(), modified.subsec_nanos())?,
-        })
     }
 }
 
@@ -314,13 +241,6 @@ enum Condition {
     /// Only where there is no such object.
     IfNoneMatch,
     None,
-}
-
-fn size_of(object: &Object) -> u64 {
-    object
-        .size()
-        .and_then(|size| u64::try_from(size).ok())
-        .unwrap_or(0)
 }
 
 #[async_trait]
@@ -347,6 +267,11 @@ impl Store for Bucket {
         }
         let listed = self.list_all(folder, &wanted).await;
         listed.map_err(|failure| self.error(Operation::List, folder, failure))
+    }
+
+    async fn folders(&self, folder: &str) -> Result<Vec<String>, Error> {
+        let folders = self.folders_in(folder).await;
+        folders.map_err(|failure| self.error(Operation::List, folder, failure))
     }
 
     async fn delete(&self, key: &Key) -> Result<Freed, Error> {

@@ -113,6 +113,11 @@ async fn listings_are_recursive_sorted_and_by_folder(store: &dyn Store) {
     let wanted: ernstfall::store::Wanted = Arc::new(|key| key.as_str().ends_with('2'));
     let only = store.list_only("list", wanted).await.unwrap();
     assert_eq!(only, [listed[1].clone()]);
+    assert_eq!(store.folders("list").await.unwrap(), ["a"]);
+    assert!(store.folders("list/a").await.unwrap().is_empty());
+    assert!(store.folders("lis").await.unwrap().is_empty());
+    let top = store.folders("").await.unwrap();
+    assert!(["list", "listing"].iter().all(|name| top.contains(&(*name).to_owned())), "{top:?}");
     let all = store.list("").await.unwrap();
     assert!(all.iter().any(|object| object.key.as_str() == "listing/c"));
 }

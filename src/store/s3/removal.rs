@@ -1,13 +1,13 @@
 //! Removing an object so that its space is free again: on a versioned bucket that takes removing every version.
 
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::BucketVersioningStatus;
+use aws_sdk_s3::types::{BucketVersioningStatus, EncodingType};
 
 use crate::store::error::ErrorKind;
 use crate::store::{Freed, Key};
 
 use super::failure::Failure;
-use super::{Bucket, EncodingType, MOST_PAGES, notation, retry};
+use super::{Bucket, MOST_PAGES, notation, retry};
 
 /// Whether the bucket keeps what was deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The server's side of each request: who may do what, what goes wrong, and the objects.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -147,6 +148,29 @@ fn known(bucket: &str) -> S3Result<()> {
     }
 }
 
+/// What a listing with a delimiter tells of the folders; all of them are one page, and keys beside them are left out.
+fn folders(
+    wanted: &[(&String, &Version)],
+    prefix: &str,
+    delimiter: &str,
+    encoding: Option<&EncodingType>,
+) -> ListObjectsV2Output {
+    let folder = |key: &str| {
+        let end = key[prefix.len()..].find(delimiter)? + prefix.len() + delimiter.len();
+        Some(key[..end].to_owned())
+    };
+    let found: BTreeSet<String> = wanted.iter().filter_map(|(key, _)| folder(key)).collect();
+    let named = |folder: &String| CommonPrefix {
+        prefix: Some(listed(folder, encoding)),
+    };
+    ListObjectsV2Output {
+        is_truncated: Some(false),
+        common_prefixes: Some(found.iter().map(named).collect()),
+        encoding_type: encoding.cloned(),
+        ..ListObjectsV2Output::default()
+    }
+}
+
 /// Keys in listings are encoded as S3 does it: a space is a plus.
 fn listed(key: &str, encoding: Option<&EncodingType>) -> String {
     if encoding.is_none() {
@@ -263,6 +287,9 @@ impl S3 for Backend {
             .filter(|(key, _)| key.starts_with(&prefix))
             .filter(|(key, _)| input.continuation_token.as_ref().is_none_or(|token| *key > token))
             .collect();
+        if let Some(delimiter) = &input.delimiter {
+            return Ok(S3Response::new(folders(&wanted, &prefix, delimiter, encoding)));
+        }
         let page = &wanted[..wanted.len().min(most)];
         let truncated = wanted.len() > most;
         let object = |(key, version): &(&String, &Version)| Object {
