@@ -34,7 +34,7 @@ pub struct Measures {
     pub open_findings: FindingCounts,
     /// What the existing backups hold in the repository.
     pub stored_bytes: u64,
-    /// Tasks whose last run was killed, or the machine went down under it.
+    /// Tasks whose last run was killed, or the machine went down under it. That of prune counts for a day at most.
     pub last_run_interrupted: BTreeSet<Task>,
     /// Whether the last run of prune failed.
     pub last_prune_failed: Option<bool>,
@@ -87,8 +87,8 @@ pub struct Counted {
 }
 
 impl Measures {
-    /// From the target's backups and records.
-    pub fn of(target: &TargetName, manifests: &[Manifest], records: &[&Entry]) -> Self {
+    /// From the target's backups and records, at this moment of our clock.
+    pub fn of(target: &TargetName, manifests: &[Manifest], records: &[&Entry], now: DateTime<Utc>) -> Self {
         let runs = Runs::of(target, records.iter().copied());
         let losses = manifests
             .iter()
@@ -109,7 +109,7 @@ impl Measures {
             open_losses,
             open_findings: open_findings(&runs, open_losses),
             stored_bytes: objects.map(|object| object.size_bytes).sum(),
-            last_run_interrupted: interrupted_tasks(&runs),
+            last_run_interrupted: interrupted_tasks(&runs, now),
             last_prune_failed: runs.last_prune.map(|prune| prune.outcome == Outcome::Failed),
         }
     }
@@ -192,14 +192,16 @@ fn open_findings(runs: &Runs<'_>, open_losses: u64) -> FindingCounts {
     counts
 }
 
-fn interrupted_tasks(runs: &Runs<'_>) -> BTreeSet<Task> {
+fn interrupted_tasks(runs: &Runs<'_>, now: DateTime<Utc>) -> BTreeSet<Task> {
     let last_backup = runs.backups.last().map(|record| record.started_at);
     let last_test = runs.tests.last().map(|record| record.started_at);
-    [(Task::Backup, last_backup), (Task::RestoreTest, last_test)]
+    let mut tasks: BTreeSet<Task> = [(Task::Backup, last_backup), (Task::RestoreTest, last_test)]
         .into_iter()
         .filter(|(task, last)| runs.last_interrupted(task.as_str(), *last).is_some())
         .map(|(task, _)| task)
-        .collect()
+        .collect();
+    tasks.extend(runs.interrupted_prune(now).map(|_| Task::Prune));
+    tasks
 }
 
 impl Counted {

@@ -1,19 +1,26 @@
 //! What is wrong with a target, in words for a person who has to act.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::journal::Task;
 use crate::model::manifest::Manifest;
-use crate::model::record::{InterruptedRecord, ObjectiveVerdict, Outcome, Verdict};
+use crate::model::record::{InterruptedRecord, ObjectiveVerdict, Outcome, RestoreTestRecord, Verdict};
 use crate::model::upkeep::CONTENT_SHRANK;
 use crate::model::verdicts::FoundBadBy;
 use crate::model::verification::Severity;
 use crate::observe::status::{BackupStatus, Runs, TargetStatus};
 
-/// Everything that is wrong with a target, the gravest first.
+/// A prune that was interrupted counts for so long at most. A prune with nothing to do leaves no record, so nobody can
+/// tell that one has ended well since; but one that found something to do has left a record by then, or was
+/// interrupted again: daemons prune every hour.
+const INTERRUPTED_PRUNE_COUNTS: TimeDelta = TimeDelta::days(1);
+
+/// Everything that is wrong with a target at this moment, the gravest first.
 pub(super) fn problems(
     status: &TargetStatus,
     newest_good: Option<&Manifest>,
     runs: &Runs<'_>,
+    now: DateTime<Utc>,
 ) -> Vec<String> {
     let mut problems = Vec::new();
     match &status.newest_backup {
@@ -22,7 +29,7 @@ pub(super) fn problems(
     }
     problems.extend(last_backup_run(runs));
     problems.extend(restore_tests(status, runs));
-    problems.extend(last_prune(runs));
+    problems.extend(last_prune(runs, now));
     for (name, objective) in [("RPO", &status.rpo), ("RTO", &status.rto)] {
         if let (ObjectiveVerdict::Missed, Some(wanted), Some(actual)) = (
             objective.verdict,
@@ -85,7 +92,13 @@ fn last_backup_run(runs: &Runs<'_>) -> Option<String> {
 }
 
 /// What is not removed only takes space, but the person who set the retention counts on it.
-fn last_prune(runs: &Runs<'_>) -> Option<String> {
+fn last_prune(runs: &Runs<'_>, now: DateTime<Utc>) -> Option<String> {
+    if let Some(record) = runs.interrupted_prune(now) {
+        return Some(format!(
+            "last prune {} was interrupted: killed, or the machine went down",
+            record.id
+        ));
+    }
     let failed = runs
         .last_prune
         .filter(|record| record.outcome == Outcome::Failed)?;
@@ -134,27 +147,26 @@ fn restore_tests(status: &TargetStatus, runs: &Runs<'_>) -> Vec<String> {
         problems.push("never restore-tested".to_owned());
     }
     // One that was cancelled was somebody's wish, like a cancelled backup.
-    let last = runs.tests.iter().rfind(|test| !test.cancelled);
-    match last {
-        Some(test) if test.verdict == Verdict::CouldNotRun => {
-            problems.push(format!(
-                "last restore test {} could not run: {}",
-                test.id,
-                reason(&test.reason)
-            ));
-        }
-        Some(test) if test.verdict == Verdict::Failed => {
-            let newest = status.newest_backup.as_ref().map(|backup| &backup.id);
-            // That the newest backup is bad was said already.
-            if newest.is_none() || test.backup.as_ref() != newest {
-                problems.push(format!(
-                    "last restore test {} failed: {}",
-                    test.id,
-                    reason(&test.reason)
-                ));
-            }
-        }
-        _ => {}
+    let newest_first = || runs.tests.iter().rev().filter(|test| !test.cancelled);
+    // One that could not run changes nothing of what the one before it said.
+    let said = newest_first().find(|test| test.verdict != Verdict::CouldNotRun);
+    let newest = status.newest_backup.as_ref().map(|backup| &backup.id);
+    // That the newest backup is bad was said already.
+    let is_other = |test: &RestoreTestRecord| newest.is_none() || test.backup.as_ref() != newest;
+    if let Some(test) = said.filter(|test| test.verdict == Verdict::Failed && is_other(test)) {
+        problems.push(format!(
+            "last restore test {} failed: {}",
+            test.id,
+            reason(&test.reason)
+        ));
+    }
+    let last = newest_first().next();
+    if let Some(test) = last.filter(|test| test.verdict == Verdict::CouldNotRun) {
+        problems.push(format!(
+            "last restore test {} could not run: {}",
+            test.id,
+            reason(&test.reason)
+        ));
     }
     if let Some(record) = runs.last_interrupted("restore_test", last.map(|test| test.started_at)) {
         problems.push(format!(
@@ -178,8 +190,125 @@ impl Runs<'_> {
             .is_none_or(|started_at| started_at < newest.started_at)
             .then_some(newest)
     }
+
+    /// The interrupted prune, as long as it counts.
+    pub(super) fn interrupted_prune(&self, now: DateTime<Utc>) -> Option<&InterruptedRecord> {
+        let last = self.last_prune.map(|record| record.started_at);
+        let interrupted = self.last_interrupted(Task::Prune.as_str(), last);
+        interrupted.filter(|record| now - record.found_at < INTERRUPTED_PRUNE_COUNTS)
+    }
 }
 
 fn reason(reason: &Option<String>) -> &str {
     reason.as_deref().unwrap_or("no reason was recorded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::record::{FORMAT, Record};
+    use crate::model::samples::{entries, id, manifest, restore_test, target, time};
+    use crate::model::upkeep::PruneRecord;
+    use crate::observe::status::{TargetFacts, fold};
+
+    use Verdict::{CouldNotRun, Failed, Passed};
+
+    const HOUR: i64 = 3600;
+
+    /// What is wrong with a target of two backups and no objectives, at this moment.
+    fn told(records: Vec<Record>, at: i64) -> Vec<String> {
+        let facts = TargetFacts {
+            name: target(),
+            environment: None,
+            owner: None,
+            rpo_seconds: None,
+            rto_seconds: None,
+        };
+        fold(
+            &facts,
+            &[manifest(1), manifest(2)],
+            &entries(records),
+            None,
+            time(at),
+        )
+        .problems
+    }
+
+    fn interrupted_prune(started_at: i64) -> Record {
+        Record::Interrupted(InterruptedRecord {
+            format: FORMAT,
+            id: "lost".to_owned(),
+            target: target(),
+            task: "prune".to_owned(),
+            backup: None,
+            started_at: time(started_at),
+            found_at: time(started_at + 10),
+            removed: Vec::new(),
+        })
+    }
+
+    fn prune(started_at: i64) -> Record {
+        Record::Prune(PruneRecord {
+            format: FORMAT,
+            id: "prune".to_owned(),
+            target: target(),
+            trigger: crate::model::record::Trigger::Schedule,
+            outcome: Outcome::Cancelled,
+            reason: None,
+            started_at: time(started_at),
+            finished_at: time(started_at + 20),
+            removed: Vec::new(),
+            objects: 0,
+            freed_bytes: 0,
+            kept: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn that_an_older_backup_is_bad_is_told_although_the_next_test_could_not_run() {
+        let tests = vec![
+            restore_test(1, Failed, 9000),
+            restore_test(2, CouldNotRun, 10_000),
+        ];
+        assert_eq!(
+            told(tests, 3 * HOUR),
+            [
+                "last restore test test-9000 failed: why",
+                "last restore test test-10000 could not run: why"
+            ]
+        );
+        let newest = vec![
+            restore_test(2, Failed, 9000),
+            restore_test(2, CouldNotRun, 10_000),
+        ];
+        let once = format!(
+            "newest backup {} was found bad by restore test test-9000: the recovery point falls back to backup {}",
+            id(2),
+            id(1)
+        );
+        assert_eq!(
+            told(newest, 3 * HOUR),
+            [once.as_str(), "last restore test test-10000 could not run: why"]
+        );
+    }
+
+    #[test]
+    fn an_interrupted_prune_is_told_until_a_later_one_has_left_a_record_or_for_a_day() {
+        let none = [""; 0];
+        let lost = "last prune lost was interrupted: killed, or the machine went down";
+        let records = |after: Vec<Record>| {
+            let before = vec![
+                restore_test(2, Passed, 9000),
+                prune(9000),
+                interrupted_prune(10_000),
+            ];
+            [before, after].concat()
+        };
+        assert_eq!(told(records(Vec::new()), 3 * HOUR), [lost]);
+        assert_eq!(told(records(vec![prune(10_100)]), 3 * HOUR), none);
+        // A prune that has nothing to do leaves no record.
+        let day_is_over = 10_010 + 24 * HOUR;
+        assert_eq!(told(records(Vec::new()), day_is_over - 1), [lost]);
+        assert_eq!(told(records(Vec::new()), day_is_over), none);
+    }
 }

@@ -201,7 +201,7 @@ pub(super) fn fold<'a>(
         not_covered_objects: newest.and_then(|manifest| runs.not_covered(&manifest.id)),
         clock_skew_seconds,
     };
-    status.problems = problems(&status, present.last().copied(), &runs);
+    status.problems = problems(&status, present.last().copied(), &runs, now);
     status.problems.extend(from_the_future(&future));
     status.problems.extend(losses(&ordered, &runs));
     status.ok = status.problems.is_empty();

@@ -159,7 +159,8 @@ impl TargetView {
             }
             status
         });
-        let measures = manifests.map(|manifests| Measures::of(&facts.name, &manifests.readable, records));
+        let measures =
+            manifests.map(|manifests| Measures::of(&facts.name, &manifests.readable, records, now));
         let known_skew = status.as_ref().and_then(|status| status.clock_skew_seconds);
         let now_there = source_clock(now, skew.or(known_skew));
         let tasks = gathered.tasks.iter().filter(|task| task.target == facts.name);

@@ -32,6 +32,16 @@ macro_rules! always {
     };
 }
 
+/// A value for an hour, and none after it.
+macro_rules! for_an_hour {
+    ($value:literal) => {
+        concat!($value, "+0x60 stale")
+    };
+}
+
+/// The daemon was started again after an hour, and has not seen the repository since.
+const RESTARTED: (&str, &str) = ("repository_seen_timestamp_seconds", for_an_hour!("1"));
+
 const CASES: &[Case] = &[
     Case {
         alert: "ErnstfallRpoMissed",
@@ -65,14 +75,31 @@ const CASES: &[Case] = &[
         alert: "ErnstfallRpoMissed",
         at: "2h",
         fires: &[
-            ("build_info", "1+0x60 stale"),
-            ("target_info", "1+0x60 stale"),
-            ("recovery_point_timestamp_seconds", "0+0x60 stale"),
-            ("rpo_objective_seconds", "7000+0x60 stale"),
+            ("build_info", for_an_hour!("1")),
+            ("repository_seen_timestamp_seconds", for_an_hour!("1")),
+            ("target_info", for_an_hour!("1")),
+            ("recovery_point_timestamp_seconds", for_an_hour!("0")),
+            ("rpo_objective_seconds", for_an_hour!("7000")),
         ],
         is_quiet: &[
             ("recovery_point_timestamp_seconds", always!("0")),
-            ("rpo_objective_seconds", "7000+0x60 stale"),
+            ("rpo_objective_seconds", for_an_hour!("7000")),
+        ],
+    },
+    // What it showed before the restart counts, by the clock of the source; in the other case it sees the repository, and
+    // there is no recovery point any more.
+    Case {
+        alert: "ErnstfallRpoMissed",
+        at: "2h",
+        fires: &[
+            RESTARTED,
+            ("recovery_point_timestamp_seconds", for_an_hour!("300")),
+            ("clock_skew_seconds", for_an_hour!("200")),
+            ("rpo_objective_seconds", always!("7000")),
+        ],
+        is_quiet: &[
+            ("recovery_point_timestamp_seconds", for_an_hour!("0")),
+            ("rpo_objective_seconds", always!("7000")),
         ],
     },
     Case {
@@ -82,6 +109,23 @@ const CASES: &[Case] = &[
         is_quiet: &[
             ("stored_backups", always!("3")),
             ("recovery_point_timestamp_seconds", always!("0")),
+        ],
+    },
+    // Before the restart all were found bad, one after the other; in the other case two of three.
+    Case {
+        alert: "ErnstfallNoRecoveryPoint",
+        at: "2h",
+        fires: &[
+            RESTARTED,
+            ("stored_backups", for_an_hour!("3")),
+            ("bad_backups", "2+0x30 3+0x29 stale"),
+            ("recovery_point_timestamp_seconds", "0+0x30 stale"),
+        ],
+        is_quiet: &[
+            RESTARTED,
+            ("stored_backups", for_an_hour!("3")),
+            ("bad_backups", for_an_hour!("2")),
+            ("recovery_point_timestamp_seconds", for_an_hour!("0")),
         ],
     },
     Case {
@@ -101,6 +145,12 @@ const CASES: &[Case] = &[
         at: "10m",
         fires: &[("newest_backup_bad", always!("1"))],
         is_quiet: &[("newest_backup_bad", always!("0"))],
+    },
+    Case {
+        alert: "ErnstfallNewestBackupBad",
+        at: "2h",
+        fires: &[RESTARTED, ("newest_backup_bad", for_an_hour!("1"))],
+        is_quiet: &[("newest_backup_bad", for_an_hour!("1"))],
     },
     Case {
         alert: "ErnstfallContentShrank",
@@ -145,6 +195,15 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        alert: "ErnstfallCriticalFindings",
+        at: "2h",
+        fires: &[
+            RESTARTED,
+            ("open_findings{severity=\"critical\"}", for_an_hour!("1")),
+        ],
+        is_quiet: &[("open_findings{severity=\"critical\"}", for_an_hour!("1"))],
+    },
+    Case {
         alert: "ErnstfallNotCovered",
         at: "2h",
         fires: &[("not_covered_objects", always!("1"))],
@@ -153,12 +212,76 @@ const CASES: &[Case] = &[
     Case {
         alert: "ErnstfallRestoreTestFailed",
         at: "10m",
-        fires: &[("last_restore_test_verdict{verdict=\"failed\"}", always!("1"))],
+        fires: &[
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"passed\"}",
+                always!("5"),
+            ),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"failed\"}",
+                always!("9"),
+            ),
+        ],
         is_quiet: &[
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"failed\"}",
+                always!("9"),
+            ),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"passed\"}",
+                always!("12"),
+            ),
+        ],
+    },
+    // That a later one could not run changes nothing, neither of a bad backup nor of a good one.
+    Case {
+        alert: "ErnstfallRestoreTestFailed",
+        at: "10m",
+        fires: &[
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"failed\"}",
+                always!("9"),
+            ),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"could-not-run\"}",
+                always!("15"),
+            ),
             ("last_restore_test_verdict{verdict=\"failed\"}", always!("0")),
             (
                 "last_restore_test_verdict{verdict=\"could-not-run\"}",
                 always!("1"),
+            ),
+        ],
+        is_quiet: &[
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"passed\"}",
+                always!("9"),
+            ),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"could-not-run\"}",
+                always!("15"),
+            ),
+        ],
+    },
+    Case {
+        alert: "ErnstfallRestoreTestFailed",
+        at: "2h",
+        fires: &[
+            RESTARTED,
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"failed\"}",
+                for_an_hour!("9"),
+            ),
+        ],
+        is_quiet: &[
+            RESTARTED,
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"failed\"}",
+                for_an_hour!("9"),
+            ),
+            (
+                "last_restore_test_timestamp_seconds{verdict=\"passed\"}",
+                for_an_hour!("12"),
             ),
         ],
     },
@@ -170,6 +293,15 @@ const CASES: &[Case] = &[
             ("last_backup_result{result=\"failed\"}", always!("0")),
             ("last_backup_result{result=\"cancelled\"}", always!("1")),
         ],
+    },
+    Case {
+        alert: "ErnstfallBackupFailed",
+        at: "2h",
+        fires: &[
+            RESTARTED,
+            ("last_backup_result{result=\"failed\"}", for_an_hour!("1")),
+        ],
+        is_quiet: &[("last_backup_result{result=\"failed\"}", for_an_hour!("1"))],
     },
     Case {
         alert: "ErnstfallRestoreTestCouldNotRun",
@@ -232,8 +364,8 @@ const CASES: &[Case] = &[
     Case {
         alert: "ErnstfallRunInterrupted",
         at: "1h",
-        fires: &[("last_run_interrupted{task=\"backup\"}", always!("1"))],
-        is_quiet: &[("last_run_interrupted{task=\"backup\"}", always!("0"))],
+        fires: &[("last_run_interrupted{task=\"prune\"}", always!("1"))],
+        is_quiet: &[("last_run_interrupted{task=\"prune\"}", always!("0"))],
     },
     Case {
         alert: "ErnstfallPruneFailed",
@@ -253,6 +385,13 @@ const CASES: &[Case] = &[
         fires: &[("build_info", "1+0x30 stale")],
         is_quiet: &[("build_info", always!("1"))],
     },
+    // There was never one.
+    Case {
+        alert: "ErnstfallDaemonAbsent",
+        at: "1h",
+        fires: &[("build_info", "stale")],
+        is_quiet: &[],
+    },
     Case {
         alert: "ErnstfallTargetVanished",
         at: "1h",
@@ -264,6 +403,13 @@ const CASES: &[Case] = &[
         at: "1h",
         fires: &[("repository_up", always!("0"))],
         is_quiet: &[("repository_up", "0+0x5 1+0x600")],
+    },
+    // It has not looked yet since its restart.
+    Case {
+        alert: "ErnstfallRepositoryUnreachable",
+        at: "2h",
+        fires: &[RESTARTED, ("repository_up", for_an_hour!("0"))],
+        is_quiet: &[RESTARTED, ("repository_up", for_an_hour!("1"))],
     },
     Case {
         alert: "ErnstfallJournalFailed",
@@ -367,13 +513,14 @@ const CASES: &[Case] = &[
 ];
 
 /// Metrics of the daemon itself and not of a target.
-const OF_THE_DAEMON: [&str; 8] = [
+const OF_THE_DAEMON: [&str; 9] = [
     "alert_test",
     "last_alert_test_success_timestamp_seconds",
     "alert_deliveries_total",
     "build_info",
     "journal_up",
     "repository_up",
+    "repository_seen_timestamp_seconds",
     "configuration_reload_success",
     "record_problems",
 ];
@@ -409,9 +556,13 @@ fn scraped(series: &str) -> String {
     format!("ernstfall_{name}{{{}}}", all.join(","))
 }
 
-/// With what every living daemon shows.
+/// With what every living daemon shows that sees the repository.
 fn all_series<'a>(series: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let mut all = vec![("build_info", "1+0x3000"), ("target_info", "1+0x3000")];
+    let mut all = vec![
+        ("build_info", "1+0x3000"),
+        ("repository_seen_timestamp_seconds", "1+0x3000"),
+        ("target_info", "1+0x3000"),
+    ];
     all.retain(|(name, _)| !series.iter().any(|(own, _)| own == name));
     all.extend(series);
     all
@@ -537,9 +688,13 @@ fn is_for_prometheus_alone(case: &Case) -> bool {
     case.alert == rules::TEST_ALERT
 }
 
-/// Only Prometheus can see that the daemon is gone.
+/// Only Prometheus can see that the daemon is gone; and what was known before a restart, it goes on to judge, where the
+/// daemon's own evaluation leaves it as it was.
 fn lives(series: &[(&str, &str)]) -> bool {
-    !series.contains(&("build_info", "1+0x30 stale")) && !series.contains(&("build_info", "1+0x60 stale"))
+    let signs = ["build_info", "repository_seen_timestamp_seconds"];
+    !series
+        .iter()
+        .any(|(name, values)| signs.contains(name) && values.ends_with("stale"))
 }
 
 #[test]
@@ -642,6 +797,84 @@ tests:
             scraped("rto_objective_seconds"),
         ),
     );
+    run_promtool(directory.path(), &["test", "rules", "tests.yml"]);
+}
+
+#[test]
+fn of_several_daemons_the_one_that_is_gone_is_told_for_a_week_and_no_other() {
+    require!(promtool().is_some(), "promtool is not installed");
+    // It was updated, and died at the end of the first day.
+    let series = [
+        ("a:9810", "1", "1+0x10 stale"),
+        ("a:9810", "2", "_x11 1+0x12 stale"),
+        ("b:9810", "2", "1+0x300"),
+    ];
+    let gone = Some("a:9810");
+    let looks = [("20h", None), ("3d", gone), ("7d", gone), ("9d", None)];
+    expect_daemon_absent(&series, &looks);
+}
+
+#[test]
+fn that_there_is_no_daemon_at_all_is_told_in_words_that_need_no_instance() {
+    require!(promtool().is_some(), "promtool is not installed");
+    let nobody = Some("");
+    expect_daemon_absent(&[], &[("2h", nobody), ("9d", nobody)]);
+    // Of the only one the last week is over.
+    let series = [("a:9810", "1", "1+0x10 stale")];
+    expect_daemon_absent(&series, &[("3d", Some("a:9810")), ("9d", nobody)]);
+}
+
+/// Has Prometheus judge daemons, each with instance, version and its values by the hour. At each look one alert is
+/// expected, of this instance, or none.
+fn expect_daemon_absent(series: &[(&str, &str, &str)], looks: &[(&str, Option<&str>)]) {
+    let directory = TestDir::new("rules");
+    directory.write("rules.yml", printed_rules(&directory));
+    let absent = |rule: &&rules::Rule| rule.name == "ErnstfallDaemonAbsent";
+    let rule = rules::all().find(absent).unwrap();
+    // Something else is scraped in any case.
+    let mut text = String::from(
+        "rule_files: [rules.yml]
+evaluation_interval: 1h
+tests:
+  - interval: 1h
+    input_series:
+      - series: up
+        values: 1+0x300
+",
+    );
+    for (instance, version, values) in series {
+        writeln!(
+            text,
+            "      - series: 'ernstfall_build_info{{job=\"ernstfall\",instance=\"{instance}\",version=\"{version}\"}}'
+        values: {values}"
+        )
+        .unwrap();
+    }
+    text.push_str("    alert_rule_test:\n");
+    for (at, instance) in looks {
+        let alert = instance.map(|instance| {
+            let labels = match instance {
+                "" => serde_json::json!({"severity": "critical"}),
+                _ => serde_json::json!({"job": "ernstfall", "instance": instance, "severity": "critical"}),
+            };
+            let annotations = serde_json::json!({
+                "summary": format!("No answer from Ernstfall {instance}"),
+                "description": rule.description,
+                "runbook_url": format!("https://docs.example.org/runbook.md#{}", rule.anchor()),
+            });
+            serde_json::json!({"exp_labels": labels, "exp_annotations": annotations})
+        });
+        let alerts = serde_json::Value::from_iter(alert);
+        writeln!(
+            text,
+            "      - eval_time: {at}
+        alertname: {}
+        exp_alerts: {alerts}",
+            rule.name
+        )
+        .unwrap();
+    }
+    directory.write("tests.yml", text);
     run_promtool(directory.path(), &["test", "rules", "tests.yml"]);
 }
 

@@ -12,7 +12,7 @@ use crate::observe::gathered::Gathered;
 use crate::observe::status::TargetFacts;
 use crate::observe::view::View;
 use given::{
-    HOUR, backup, cancelled, facts, gathered, history, interrupted, manifests, test_with_phases, whole,
+    HOUR, backup, cancelled, facts, gathered, history, interrupted, manifests, prune, test_with_phases, whole,
 };
 
 use Verdict::{CouldNotRun, Failed, Passed};
@@ -216,6 +216,25 @@ fn an_interrupted_run_is_the_last_result_until_another_one_ends() {
         result(vec![interrupted(Task::Backup, 60), Record::Backup(backup(1))]),
         ("succeeded".to_owned(), false)
     );
+}
+
+#[test]
+fn an_interrupted_prune_is_told_until_another_one_leaves_a_record_or_a_day_has_passed() {
+    let told = |records, at| {
+        let text = text(&gathered(vec![manifest(1)], records), at);
+        let interrupted = samples(&text, "ernstfall_last_run_interrupted").join("\n");
+        interrupted.contains("task=\"prune\"} 1")
+    };
+    let found_at = 70;
+    let last = || vec![prune(Outcome::Failed), interrupted(Task::Prune, found_at - 10)];
+    assert!(told(last(), 3 * HOUR));
+    // One that had nothing to do would have left no record.
+    assert!(told(last(), found_at + 24 * HOUR - 1));
+    assert!(!told(last(), found_at + 24 * HOUR));
+    for outcome in [Outcome::Succeeded, Outcome::Failed, Outcome::Cancelled] {
+        let before = vec![interrupted(Task::Prune, 0), prune(outcome)];
+        assert!(!told(before, 3 * HOUR), "{outcome:?}");
+    }
 }
 
 #[test]

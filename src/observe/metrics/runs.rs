@@ -161,7 +161,7 @@ fn last_run_interrupted(target: &TargetView) -> Values<'_> {
     let Some(measures) = &target.measures else {
         return Values::new();
     };
-    [Task::Backup, Task::RestoreTest]
+    [Task::Backup, Task::RestoreTest, Task::Prune]
         .into_iter()
         .map(|task| {
             let interrupted = measures.last_run_interrupted.contains(&task);

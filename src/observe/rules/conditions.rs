@@ -1,5 +1,5 @@
 //! The conditions of the rules as the daemon judges them itself. Each says the same as the rule's expression does of a
-//! living daemon; a test has Prometheus judge both.
+//! living daemon that has seen the repository; a test has Prometheus judge both.
 
 use std::collections::BTreeMap;
 
@@ -116,6 +116,18 @@ impl Facts<'_> {
             ["passed", "failed"]
                 .iter()
                 .all(|verdict| !self.has_target(tested, &[("verdict", verdict)], one))
+        });
+        found
+    }
+
+    /// Of the restore tests that said something of a backup, the newest failed.
+    pub(super) fn restore_test_failed(&self) -> Vec<Instance> {
+        let tested = "ernstfall_last_restore_test_timestamp_seconds";
+        let mut found = self.those(tested, &[("verdict", "failed")], |_| true);
+        found.retain(|failed| {
+            let labels = [("target", failed.target()), ("verdict", "passed")];
+            let passed = self.readings.find(tested, &labels);
+            passed.is_none_or(|passed| passed <= failed.value)
         });
         found
     }

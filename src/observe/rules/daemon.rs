@@ -1,7 +1,7 @@
 //! Rules about the daemon and what it needs; among them, that nobody is there to say anything.
 
 use super::AlertSeverity::{Critical, Info, Warning};
-use super::expressions::{TARGET, age_there, last_known, owned};
+use super::expressions::{REMEMBERED, TARGET, age_there, last_known, last_seen, owned};
 use super::{Rule, TEST_ALERT};
 
 pub(super) const RULES: &[Rule] = &[
@@ -9,14 +9,18 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallDaemonAbsent",
         severity: Critical,
         held_for: "5m",
-        // One of several that has gone; and that there is none at all, or none for a day.
+        // One of several that has gone, once, whatever versions it ran; and that there is none at all, or none any more
+        // that is remembered.
         expression: || {
-            "(\n  last_over_time(ernstfall_build_info[1d])\n  unless on (job, instance) ernstfall_build_info\n)\nor absent(last_over_time(ernstfall_build_info[1d]))"
-                .to_owned()
+            let last = format!("last_over_time(ernstfall_build_info[{REMEMBERED}])");
+            format!(
+                "(\n  max without (version) ({last})\n  unless on (job, instance) ernstfall_build_info\n)\nor absent({last})"
+            )
         },
         // Nobody can tell of oneself that one is not there.
         condition: |_| Vec::new(),
-        summary: "Ernstfall does not answer {{ $labels.instance }}",
+        // Where there is none at all, no instance can be named: then the line is whole without it.
+        summary: "No answer from Ernstfall {{ $labels.instance }}",
         description: "Prometheus gets no metrics: backups and restore tests may have stopped, and no other alert can be relied on.",
     },
     Rule {
@@ -36,7 +40,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallRepositoryUnreachable",
         severity: Critical,
         held_for: "10m",
-        expression: || "ernstfall_repository_up == 0".to_owned(),
+        expression: || format!("{} == 0", last_seen("ernstfall_repository_up")),
         condition: |facts| facts.unset("ernstfall_repository_up"),
         summary: "Ernstfall cannot reach the repository",
         description: "No backup can be stored, and none can be restored from here. What is shown of backups is as of when they were last seen.",
@@ -92,7 +96,8 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "5m",
         expression: || {
-            let age = age_there("ernstfall_heartbeat_timestamp_seconds").replace('\n', "\n  ");
+            let beat = last_known("ernstfall_heartbeat_timestamp_seconds");
+            let age = age_there(&beat).replace('\n', "\n  ");
             let interval = last_known("ernstfall_heartbeat_interval_seconds");
             owned(&format!(
                 "(\n  {age}\n  > {TARGET} 3 * {interval} + 60\n)\nor {TARGET}\n(ernstfall_heartbeat_interval_seconds unless {TARGET} ernstfall_heartbeat_timestamp_seconds)"
@@ -106,7 +111,10 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallClockSkew",
         severity: Warning,
         held_for: "10m",
-        expression: || owned("abs(ernstfall_clock_skew_seconds) > 60"),
+        expression: || {
+            let skew = last_seen("ernstfall_clock_skew_seconds");
+            owned(&format!("abs({skew}) > 60"))
+        },
         condition: |facts| facts.clock_skew(),
         summary: "{{ $labels.target }}: the clocks of source and daemon differ",
         description: "They differ by {{ $value | humanizeDuration }}. Recovery points are told by the source's clock.",
@@ -124,7 +132,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallRecordsDamaged",
         severity: Warning,
         held_for: "15m",
-        expression: || "ernstfall_record_problems > 0".to_owned(),
+        expression: || format!("{} > 0", last_seen("ernstfall_record_problems")),
         condition: |facts| facts.positive("ernstfall_record_problems"),
         summary: "Records of Ernstfall are missing or changed",
         description: "{{ $value }} records are missing, changed or unreadable: what they said of backups and restore tests is not known.",
@@ -133,7 +141,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallProblems",
         severity: Info,
         held_for: "1h",
-        expression: || owned("ernstfall_problems > 0"),
+        expression: || owned(&format!("{} > 0", last_seen("ernstfall_problems"))),
         condition: |facts| facts.positive("ernstfall_problems"),
         summary: "{{ $labels.target }}: something is wrong",
         description: "`ernstfall status` lists {{ $value }} problems. Most have an alert of their own; this is for those that have none.",

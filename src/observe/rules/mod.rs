@@ -200,11 +200,45 @@ mod tests {
         let known: BTreeSet<String> = metrics::names().into_iter().map(|(name, _)| name).collect();
         for rule in all() {
             let expression = rule.expression();
-            let words = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-            let mut used = words.filter(|word| word.starts_with("ernstfall_")).peekable();
-            assert!(used.peek().is_some(), "{}", rule.name);
+            let used = metrics_in(&expression);
+            assert!(!used.is_empty(), "{}", rule.name);
             for metric in used {
                 assert!(known.contains(metric), "{} asks for {metric}", rule.name);
+            }
+        }
+    }
+
+    fn metrics_in(expression: &str) -> BTreeSet<&str> {
+        let words = expression.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        words.filter(|word| word.starts_with("ernstfall_")).collect()
+    }
+
+    /// What a daemon tells although it has not seen the repository.
+    const OF_NOW: &[&str] = &[
+        "ernstfall_build_info",
+        "ernstfall_repository_seen_timestamp_seconds",
+        "ernstfall_journal_up",
+        "ernstfall_configuration_reload_success",
+        "ernstfall_alert_deliveries_total",
+        "ernstfall_alert_test",
+        "ernstfall_last_alert_test_success_timestamp_seconds",
+        "ernstfall_running",
+        "ernstfall_running_since_timestamp_seconds",
+        "ernstfall_run_deadline_seconds",
+        "ernstfall_skipped_runs_total",
+    ];
+
+    #[test]
+    fn what_was_read_in_the_repository_counts_until_it_is_seen_again() {
+        for rule in all() {
+            let expression = rule.expression();
+            for metric in metrics_in(&expression) {
+                // A recovery point that has gone must not come back.
+                let is_of_now = OF_NOW.contains(&metric)
+                    || (rule.name == "ErnstfallNoRecoveryPoint"
+                        && metric == "ernstfall_recovery_point_timestamp_seconds");
+                let counts_on = expression.contains(&format!("last_over_time({metric}"));
+                assert!(is_of_now || counts_on, "{} forgets {metric}", rule.name);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::AlertSeverity::{Critical, Info, Warning};
 use super::Rule;
-use super::expressions::{TARGET, age_there, last_known, owned};
+use super::expressions::{TARGET, age_there, last_known, last_seen, owned};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -10,7 +10,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "1m",
         expression: || {
-            let exposure = age_there("ernstfall_recovery_point_timestamp_seconds");
+            let exposure = age_there(&last_seen("ernstfall_recovery_point_timestamp_seconds"));
             let objective = last_known("ernstfall_rpo_objective_seconds");
             owned(&format!("{exposure}\n> {TARGET} {objective}"))
         },
@@ -22,9 +22,12 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallNoRecoveryPoint",
         severity: Critical,
         held_for: "1m",
+        // Before a daemon has seen the repository, only that all were bad counts on: a recovery point of some days ago
+        // would be taken for one that is there.
         expression: || {
+            let [stored, bad] = ["ernstfall_stored_backups", "ernstfall_bad_backups"].map(last_seen);
             owned(&format!(
-                "ernstfall_stored_backups > 0\nunless {TARGET} ernstfall_recovery_point_timestamp_seconds"
+                "(\n  {stored} > 0\n  and {TARGET} {stored} == {TARGET} {bad}\n)\nor {TARGET} (\n  ernstfall_stored_backups > 0\n  unless {TARGET} ernstfall_recovery_point_timestamp_seconds\n)"
             ))
         },
         condition: |facts| facts.without_recovery_point(),
@@ -36,8 +39,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "1h",
         expression: || {
+            let stored = last_seen("ernstfall_stored_backups");
             owned(&format!(
-                "ernstfall_stored_backups == 0\nunless {TARGET} ernstfall_running{{task=\"backup\"}} > 0"
+                "{stored} == 0\nunless {TARGET} ernstfall_running{{task=\"backup\"}} > 0"
             ))
         },
         condition: |facts| facts.never_backed_up(),
@@ -48,7 +52,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallNewestBackupBad",
         severity: Critical,
         held_for: "0s",
-        expression: || owned("ernstfall_newest_backup_bad == 1"),
+        expression: || owned(&format!("{} == 1", last_seen("ernstfall_newest_backup_bad"))),
         condition: |facts| facts.set("ernstfall_newest_backup_bad", &[]),
         summary: "{{ $labels.target }}: the newest backup is bad",
         description: "A restore test or scrub found that the newest backup cannot be relied on. The recovery point has fallen back to the newest backup not found bad.",
@@ -57,7 +61,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallContentShrank",
         severity: Critical,
         held_for: "0s",
-        expression: || owned("ernstfall_open_content_losses > 0"),
+        expression: || owned(&format!("{} > 0", last_seen("ernstfall_open_content_losses"))),
         condition: |facts| facts.positive("ernstfall_open_content_losses"),
         summary: "{{ $labels.target }}: much of its content is gone",
         description: "A table is gone, or more than half of its rows, since the backup before. If nobody meant that, the data is in the backup before, which is kept.",
@@ -67,9 +71,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "0s",
         expression: || {
-            owned(&format!(
-                "ernstfall_rpo_actual_seconds\n> {TARGET} ernstfall_rpo_objective_seconds"
-            ))
+            let actual = last_seen("ernstfall_rpo_actual_seconds");
+            let objective = last_known("ernstfall_rpo_objective_seconds");
+            owned(&format!("{actual}\n> {TARGET} {objective}"))
         },
         condition: |facts| facts.above("ernstfall_rpo_actual_seconds", "ernstfall_rpo_objective_seconds"),
         summary: "{{ $labels.target }}: the RPO was missed between the last two backups",
@@ -80,9 +84,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "0s",
         expression: || {
-            owned(&format!(
-                "ernstfall_rto_actual_seconds\n> {TARGET} ernstfall_rto_objective_seconds"
-            ))
+            let actual = last_seen("ernstfall_rto_actual_seconds");
+            let objective = last_known("ernstfall_rto_objective_seconds");
+            owned(&format!("{actual}\n> {TARGET} {objective}"))
         },
         condition: |facts| facts.above("ernstfall_rto_actual_seconds", "ernstfall_rto_objective_seconds"),
         summary: "{{ $labels.target }}: a recovery takes longer than the RTO",
@@ -92,7 +96,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallDatabasesNotCovered",
         severity: Warning,
         held_for: "15m",
-        expression: || owned("ernstfall_uncovered_databases > 0"),
+        expression: || owned(&format!("{} > 0", last_seen("ernstfall_uncovered_databases"))),
         condition: |facts| facts.positive("ernstfall_uncovered_databases"),
         summary: "{{ $labels.target }}: its server has databases that nobody backs up",
         description: "{{ $value }} databases on the server of this target belong to no target.",
@@ -102,7 +106,8 @@ pub(super) const RULES: &[Rule] = &[
         severity: Critical,
         held_for: "0s",
         expression: || {
-            owned("sum by (job, instance, target) (ernstfall_open_findings{severity=\"critical\"}) > 0")
+            let open = last_seen("ernstfall_open_findings{severity=\"critical\"}");
+            owned(&format!("sum by (job, instance, target) ({open}) > 0"))
         },
         condition: |facts| facts.critical_findings(),
         summary: "{{ $labels.target }}: critical findings are open",
@@ -112,7 +117,7 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallNotCovered",
         severity: Info,
         held_for: "1h",
-        expression: || owned("ernstfall_not_covered_objects > 0"),
+        expression: || owned(&format!("{} > 0", last_seen("ernstfall_not_covered_objects"))),
         condition: |facts| facts.positive("ernstfall_not_covered_objects"),
         summary: "{{ $labels.target }}: its backups do not hold everything",
         description: "{{ $value }} objects are named as not covered: a recovery would be without them.",

@@ -2,15 +2,23 @@
 
 use super::AlertSeverity::{Critical, Info, Warning};
 use super::Rule;
-use super::expressions::{TARGET, TASK, last_known, owned};
+use super::expressions::{TARGET, TASK, last_known, last_seen, owned};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "ErnstfallRestoreTestFailed",
         severity: Critical,
         held_for: "0s",
-        expression: || owned("ernstfall_last_restore_test_verdict{verdict=\"failed\"} == 1"),
-        condition: |facts| facts.set("ernstfall_last_restore_test_verdict", &[("verdict", "failed")]),
+        // By the times, and not by the last verdict: a test that could not run says nothing, and so ends nothing.
+        expression: || {
+            let [failed, passed] = ["failed", "passed"].map(|verdict| {
+                last_seen(&format!(
+                    "ernstfall_last_restore_test_timestamp_seconds{{verdict=\"{verdict}\"}}"
+                ))
+            });
+            owned(&format!("{failed}\nunless {TARGET} {passed} > {TARGET} {failed}"))
+        },
+        condition: |facts| facts.restore_test_failed(),
         summary: "{{ $labels.target }}: a restore test failed: the backup is bad",
         description: "The backup that was tested last could not be restored, or the copy is not what the source had sent.",
     },
@@ -18,7 +26,10 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallBackupFailed",
         severity: Warning,
         held_for: "5m",
-        expression: || owned("ernstfall_last_backup_result{result=\"failed\"} == 1"),
+        expression: || {
+            let failed = last_seen("ernstfall_last_backup_result{result=\"failed\"}");
+            owned(&format!("{failed} == 1"))
+        },
         condition: |facts| facts.set("ernstfall_last_backup_result", &[("result", "failed")]),
         summary: "{{ $labels.target }}: the last backup failed",
         description: "No backup has succeeded since. What is there is still good, and grows older.",
@@ -27,7 +38,10 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallRestoreTestCouldNotRun",
         severity: Warning,
         held_for: "15m",
-        expression: || owned("ernstfall_last_restore_test_verdict{verdict=\"could-not-run\"} == 1"),
+        expression: || {
+            let in_vain = last_seen("ernstfall_last_restore_test_verdict{verdict=\"could-not-run\"}");
+            owned(&format!("{in_vain} == 1"))
+        },
         condition: |facts| {
             facts.set(
                 "ernstfall_last_restore_test_verdict",
@@ -42,9 +56,10 @@ pub(super) const RULES: &[Rule] = &[
         severity: Warning,
         held_for: "1d",
         expression: || {
-            owned(&format!(
-                "ernstfall_stored_backups > 0\nunless {TARGET} ernstfall_last_restore_test_timestamp_seconds{{verdict=~\"passed|failed\"}}"
-            ))
+            let stored = last_seen("ernstfall_stored_backups");
+            let tested =
+                last_seen("ernstfall_last_restore_test_timestamp_seconds{verdict=~\"passed|failed\"}");
+            owned(&format!("{stored} > 0\nunless {TARGET} {tested}"))
         },
         condition: |facts| facts.never_restored(),
         summary: "{{ $labels.target }}: no backup was ever restored",
@@ -81,16 +96,16 @@ pub(super) const RULES: &[Rule] = &[
         name: "ErnstfallRunInterrupted",
         severity: Warning,
         held_for: "15m",
-        expression: || owned("ernstfall_last_run_interrupted == 1"),
+        expression: || owned(&format!("{} == 1", last_seen("ernstfall_last_run_interrupted"))),
         condition: |facts| facts.set("ernstfall_last_run_interrupted", &[]),
         summary: "{{ $labels.target }}: {{ $labels.task }} was interrupted",
-        description: "Its last run was killed, or the machine went down under it, and there was none since.",
+        description: "Its last run was killed or had to be dropped, or the machine went down under it, and none has ended since.",
     },
     Rule {
         name: "ErnstfallPruneFailed",
         severity: Warning,
         held_for: "15m",
-        expression: || owned("ernstfall_last_prune_failed == 1"),
+        expression: || owned(&format!("{} == 1", last_seen("ernstfall_last_prune_failed"))),
         condition: |facts| facts.set("ernstfall_last_prune_failed", &[]),
         summary: "{{ $labels.target }}: backups that should go are not removed",
         description: "The last run of prune failed. Nothing is in danger, and the repository grows.",
