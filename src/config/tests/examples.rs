@@ -108,10 +108,7 @@ fn the_environments_are_read_as_shipped_and_say_purpose_access_and_owner() {
         );
         for target in &config.targets {
             assert_eq!(target.environment.as_deref(), Some(environment));
-            assert!(
-                target.owner.is_some() && target.retention.is_some(),
-                "{environment}"
-            );
+            assert!(target.owner.is_some(), "{environment}");
             assert!(
                 target.backup.is_some() && target.restore_test.is_some(),
                 "{environment}"
@@ -122,6 +119,24 @@ fn the_environments_are_read_as_shipped_and_say_purpose_access_and_owner() {
             );
         }
     }
+}
+
+#[test]
+fn who_may_delete_has_a_retention_and_production_keeps_one_for_the_machine_that_prunes() {
+    let has_retention = |text: &str| {
+        let config = parse(text).unwrap_or_else(|error| panic!("{error}"));
+        let targets = config.targets.iter();
+        let have: Vec<bool> = targets.map(|target| target.retention.is_some()).collect();
+        (config.repository.s3.read.is_none(), have)
+    };
+    assert_eq!(has_retention(&with_a_key(LOCAL)), (true, vec![true]));
+    assert_eq!(has_retention(&with_a_key(STAGING)), (true, vec![true]));
+    // Its first credentials may only write.
+    assert_eq!(
+        has_retention(&with_a_key(PRODUCTION)),
+        (false, vec![false, false])
+    );
+    assert_eq!(has_retention(&uncommented(PRODUCTION)).1, [true, true]);
 }
 
 #[test]
