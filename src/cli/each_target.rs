@@ -11,7 +11,7 @@ use crate::config;
 use crate::journal::{Error as JournalError, Journal};
 use crate::model::record::Trigger;
 use crate::model::target_name::TargetName;
-use crate::ops::context::{Context, Halt, Progress};
+use crate::ops::context::{Context, Deadline, Halt, Progress};
 use crate::ops::not_begun::NotBegun;
 use crate::repository::Repository;
 
@@ -116,9 +116,9 @@ pub(super) async fn run_once<T: Task>(
     task: &T,
     around: Around,
 ) -> Result<(T::Record, Option<Failure>), JournalError> {
-    let deadline = around.deadline;
+    let deadline = around.deadline.map(Deadline::after);
     let begun = tokio::select! {
-        begun = begin::<T>(setup, configured, around) => begun,
+        begun = begin::<T>(setup, configured, around, deadline) => begun,
         // A repository that hangs must not hold a run for ever that has not even begun.
         halt = Halt::wait(&setup.signals.cancel, deadline) => Err(Failure::operation(halt)),
     };
@@ -144,10 +144,11 @@ async fn begin<T: Task>(
     setup: &Setup,
     configured: &config::Target,
     around: Around,
+    deadline: Option<Deadline>,
 ) -> Result<(Context, T::Subject), Failure> {
     let repository = T::repository(setup).await?;
     let mut context = setup.context(repository, setup.journal()?, around.display);
-    context.deadline = around.deadline;
+    context.deadline = deadline;
     if around.settle {
         setup.settle(&context).await?;
     }

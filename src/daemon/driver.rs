@@ -17,8 +17,12 @@ use super::pulse::{Pulse, Pulses};
 /// The wall clock may jump, so no loop sleeps longer than this without looking at it.
 const TICK: Duration = Duration::from_secs(5);
 
-/// A job past its deadline ends by itself and records that. One that does not even do that is dropped after so long.
-const GRACE: Duration = Duration::from_secs(120);
+/// A job past its deadline ends by itself, removes what it has made, which may take ten minutes, and records that. One
+/// that does not even do that is dropped after so long.
+const GRACE: Duration = Duration::from_secs(15 * 60);
+
+/// What clearing away after a dropped run may take. Each start, and the look each minute, tries it again.
+const CLEAR_AWAY: Duration = Duration::from_secs(5 * 60);
 
 /// The wall clock; tests bring their own.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -70,6 +74,8 @@ pub struct Driver {
     /// Something has changed that `due` may depend on.
     pub changed: watch::Receiver<()>,
     pub state: watch::Sender<DriverState>,
+    /// When this loop began.
+    pub since: DateTime<Utc>,
     /// Nothing new begins; a run under way is waited for.
     pub stop: CancellationToken,
 }
@@ -148,12 +154,13 @@ impl Driver {
         places
     }
 
-    /// When it is due here: what is due for all at once is spread a little.
+    /// When it is due here: what is due for all at once is spread a little, also what was due before this loop began.
     fn due(&self, now: DateTime<Utc>) -> Option<Due> {
         let mut due = self.job.due(now)?;
         if due.in_step {
             let offset = TimeDelta::from_std(self.offset).unwrap_or_default();
-            due.at = due.at.checked_add_signed(offset).unwrap_or(due.at);
+            let at = due.at.max(self.since.min(now));
+            due.at = at.checked_add_signed(offset).unwrap_or(at);
         }
         Some(due)
     }
@@ -192,9 +199,28 @@ impl Driver {
                 "{}: the run did not end by itself; it is dropped and recorded",
                 self.job.name()
             );
-            self.job.clear_away().await;
+            self.clear_away(pulse).await;
         }
         self.state.send_modify(|state| state.running_since = None);
+    }
+
+    /// A repository that hangs must not make this loop seem to hang.
+    async fn clear_away(&self, pulse: &Pulse) {
+        let clearing = tokio::time::timeout(CLEAR_AWAY, self.job.clear_away());
+        tokio::pin!(clearing);
+        loop {
+            pulse.beat();
+            tokio::select! {
+                cleared = &mut clearing => {
+                    if cleared.is_err() {
+                        tracing::error!("{}: clearing away after it takes too long", self.job.name());
+                    }
+                    return;
+                }
+                () = self.stop.cancelled() => return,
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
     }
 
     /// Until something may have changed.

@@ -55,6 +55,8 @@ struct Fake {
     elsewhere: Cell<bool>,
     /// Not even past its deadline does a run end.
     stubborn: bool,
+    /// Nor does clearing away after it.
+    clutter: bool,
 }
 
 impl Fake {
@@ -69,6 +71,7 @@ impl Fake {
             cleared: Cell::default(),
             elsewhere: Cell::default(),
             stubborn: false,
+            clutter: false,
         }
     }
 
@@ -115,6 +118,9 @@ impl Job for Fake {
 
     async fn clear_away(&self) {
         *self.cleared.lock().unwrap() += 1;
+        if self.clutter {
+            std::future::pending::<()>().await;
+        }
         let at = self.clock.now();
         self.runs.lock().unwrap().push(PastRun {
             started_at: at,
@@ -152,6 +158,7 @@ fn start(job: &Arc<Fake>, gate: &Gate, turn: &Arc<Mutex<()>>, offset: u64) -> Ru
         pulses: pulses.clone(),
         clock: job.clock.handle(),
         changed: changes,
+        since: job.clock.now(),
         state,
         stop: stop.clone(),
     };
@@ -248,6 +255,17 @@ async fn what_is_due_for_all_at_once_is_spread_and_keeps_its_interval() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_missed_before_the_start_is_spread_too() {
+    let clock = WallClock::new();
+    let job = Arc::new(Fake::new(&clock, "*/30 * * * *", 0));
+    minutes(45).await;
+    let running = start(&job, &Gate::new(1), &Arc::default(), 20);
+    minutes(20).await;
+    assert_eq!(job.starts(), [45 * 60 + 20, 60 * 60 + 20]);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_loops_of_one_target_never_run_at_once() {
     let clock = WallClock::new();
     let turn = Arc::default();
@@ -273,14 +291,36 @@ async fn a_run_that_does_not_even_end_past_its_deadline_is_dropped_and_cleared_a
     (job.stubborn, job.deadline) = (true, Duration::from_secs(600));
     let job = Arc::new(job);
     let running = start_alone(&job);
-    minutes(11).await;
-    assert_eq!(*job.cleared.lock().unwrap(), 0);
+    minutes(24).await;
+    assert_eq!(
+        *job.cleared.lock().unwrap(),
+        0,
+        "it has time to remove what it has made"
+    );
     minutes(2).await;
     assert_eq!(*job.cleared.lock().unwrap(), 1);
     assert!(
         running.pulses.silent().is_empty(),
         "the loop itself turned all the time"
     );
+    running.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn clearing_away_that_hangs_neither_ends_the_loop_nor_makes_it_seem_to_hang() {
+    let clock = WallClock::new();
+    let mut job = Fake::new(&clock, "every 1h", 0);
+    (job.stubborn, job.clutter, job.deadline) = (true, true, Duration::from_secs(600));
+    let job = Arc::new(job);
+    let running = start_alone(&job);
+    for _ in 0..29 {
+        minutes(1).await;
+        assert!(running.pulses.silent().is_empty(), "the watchdog is fed");
+    }
+    assert_eq!(*job.cleared.lock().unwrap(), 1);
+    assert!(running.state.borrow().running_since.is_some());
+    minutes(2).await;
+    assert_eq!(job.why.lock().unwrap().len(), 2, "it is run again");
     running.stop.cancel();
 }
 

@@ -95,7 +95,7 @@ pub fn by_the_clock(
     } else {
         Why::Schedule
     };
-    let retry = retry_at(&believed).filter(|retry| slot.at.is_none_or(|slot| *retry < slot));
+    let retry = retry_at(&believed, now).filter(|retry| slot.at.is_none_or(|slot| *retry < slot));
     match (retry, slot.at) {
         (Some(at), _) => Some(Due {
             at,
@@ -126,7 +126,7 @@ pub fn after_backup(newest: Option<NewestBackup>, runs: &[PastRun], now: DateTim
         skipped: newest.passed_over,
         in_step: false,
     };
-    Some(match retry_at(&after) {
+    Some(match retry_at(&after, now) {
         Some(at) => Due {
             at,
             why: Why::Retry,
@@ -154,6 +154,15 @@ fn believed(runs: &[PastRun], now: DateTime<Utc>) -> impl Iterator<Item = &PastR
         .filter(move |run| run.started_at <= now + CLOCK_TOLERANCE)
 }
 
+/// When a run ended; of one that ended in the future, when it began: the clock was wrong by then, and was set right.
+fn believed_end(run: &PastRun, now: DateTime<Utc>) -> DateTime<Utc> {
+    if run.ended_at <= now + CLOCK_TOLERANCE {
+        run.ended_at
+    } else {
+        run.started_at
+    }
+}
+
 struct Slot {
     /// The first that is not taken by an earlier run.
     at: Option<DateTime<Utc>>,
@@ -179,7 +188,7 @@ fn first_free_slot(
     }
     let mut at = schedule.next_after(Some(last.map_or(since, |run| run.started_at)), now);
     let mut passed = 0;
-    while let Some(slot) = at.filter(|slot| last.is_some_and(|run| *slot <= run.ended_at)) {
+    while let Some(slot) = at.filter(|slot| last.is_some_and(|run| *slot <= believed_end(run, now))) {
         passed += 1;
         at = schedule.next_after(Some(slot), now);
     }
@@ -196,7 +205,7 @@ fn interval_slot(interval: Duration, last: &PastRun, now: DateTime<Utc>) -> Slot
         let elapsed = (moment - last.started_at).to_std().unwrap_or_default();
         u64::try_from(elapsed.as_millis() / interval.as_millis().max(1)).unwrap_or(u64::MAX)
     };
-    let taken = slots_until(last.ended_at.min(now));
+    let taken = slots_until(believed_end(last, now));
     let offset = u32::try_from(taken + 1)
         .ok()
         .and_then(|slots| interval.checked_mul(slots))
@@ -208,7 +217,7 @@ fn interval_slot(interval: Duration, last: &PastRun, now: DateTime<Utc>) -> Slot
 }
 
 /// When the run after one that could not do its work is tried.
-fn retry_at(runs: &[&PastRun]) -> Option<DateTime<Utc>> {
+fn retry_at(runs: &[&PastRun], now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     // By their ends: what could not run because another run was under way is made good by that one's success.
     let mut by_end: Vec<&PastRun> = runs.to_vec();
     by_end.sort_by_key(|run| run.ended_at);
@@ -217,7 +226,7 @@ fn retry_at(runs: &[&PastRun]) -> Option<DateTime<Utc>> {
     let last = counted().next().filter(|_| in_vain > 0)?;
     let doublings = u32::try_from(in_vain - 1).unwrap_or(u32::MAX).min(30);
     let pause = FIRST_RETRY.saturating_mul(1 << doublings).min(LONGEST_RETRY);
-    last.ended_at.checked_add_signed(TimeDelta::from_std(pause).ok()?)
+    believed_end(last, now).checked_add_signed(TimeDelta::from_std(pause).ok()?)
 }
 
 #[cfg(test)]

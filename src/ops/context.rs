@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Error, Journal, Run, RunId, RunStart, Task};
@@ -18,7 +19,10 @@ use super::keys::Keys;
 const CLEAN_UP: Duration = Duration::from_secs(600);
 
 /// The same when somebody waits for the end: systemd kills a unit that takes 90 s.
-const CLEAN_UP_AFTER_SIGNAL: Duration = Duration::from_secs(20);
+pub(super) const CLEAN_UP_AFTER_SIGNAL: Duration = Duration::from_secs(20);
+
+/// Longer than any process lives.
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Hears how a run goes on. All methods may be called from several tasks.
 pub trait Progress: Send + Sync {
@@ -44,11 +48,29 @@ pub struct Context {
     pub progress: Arc<dyn Progress>,
     /// The first signal: stop at the next safe point and clean up.
     pub cancel: CancellationToken,
-    /// A run that takes longer is given up: it hangs. `None`: as long as it takes.
-    pub deadline: Option<Duration>,
+    /// A run that is not over by then is given up: it hangs. `None`: as long as it takes.
+    pub deadline: Option<Deadline>,
     pub state_dir: PathBuf,
     /// The wall clock; durations never come from it.
     pub clock: fn() -> DateTime<Utc>,
+}
+
+/// When a run is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    length: Duration,
+    at: Instant,
+}
+
+impl Deadline {
+    /// So long from now.
+    pub fn after(length: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            length,
+            at: now.checked_add(length).unwrap_or(now + FAR_FUTURE),
+        }
+    }
 }
 
 /// Why a run is ended from outside.
@@ -64,13 +86,13 @@ pub enum Halt {
 }
 
 impl Halt {
-    /// Returns when a run shall end, counted from this call.
-    pub async fn wait(cancel: &CancellationToken, deadline: Option<Duration>) -> Self {
+    /// Returns when a run shall end.
+    pub async fn wait(cancel: &CancellationToken, deadline: Option<Deadline>) -> Self {
         let past = async {
             match deadline {
                 Some(deadline) => {
-                    tokio::time::sleep(deadline).await;
-                    Self::Deadline(deadline)
+                    tokio::time::sleep_until(deadline.at).await;
+                    Self::Deadline(deadline.length)
                 }
                 None => std::future::pending().await,
             }
@@ -83,7 +105,7 @@ impl Halt {
 }
 
 impl Context {
-    /// Returns when the run shall end, counted from this call.
+    /// Returns when the run shall end.
     pub(super) async fn halted(&self) -> Halt {
         Halt::wait(&self.cancel, self.deadline).await
     }

@@ -111,12 +111,14 @@ impl Script {
     }
 }
 
-/// Reads one large object, adds it to the script and to the summary.
-pub async fn read(
+/// Reads one large object, adds it to the script and to the summary. After each piece `heard` is told its bytes, and
+/// waited for.
+pub async fn read<Heard: Future<Output = ()>>(
     session: &Session,
     large_object: &LargeObject,
     script: &mut Script,
     summary: &mut LargeObjects,
+    heard: impl Fn(u64) -> Heard,
 ) -> Result<(), Error> {
     let LargeObject {
         oid,
@@ -166,6 +168,7 @@ pub async fn read(
                 hexadecimal(piece)
             ));
         }
+        heard(piece.len() as u64).await;
         if piece.len() < PIECE_BYTES as usize {
             return Ok(());
         }

@@ -174,10 +174,12 @@ fn a_run_that_was_killed_is_recorded_at_the_next_start_and_tried_again() {
     running.wait_until_paused("before-manifest");
     running.kill9();
     running.wait().expect_code(137);
-    let running = start(&scheduled(&shop, "every 1s", None));
+    let (running, address) = start_with_pages(scheduled(&shop, "every 1s", None));
     wait_for("the record of it, and a backup", || {
         records(&shop, "interrupted").len() == 1 && succeeded(&shop) >= 1
     });
+    let interrupted = "ernstfall_backups_total{result=\"interrupted\",target=\"shop\"}";
+    wait_for("its count", || sample(&address, interrupted) == Some(1.0));
     stop(running);
     assert_eq!(records(&shop, "interrupted")[0]["task"], "backup");
 }
@@ -500,9 +502,12 @@ fn a_repository_that_hangs_delays_no_stop() {
     let repository = format!(
         "url = \"s3://bucket/prefix\"\nendpoint = {endpoint:?}\npath_style = true\naccess_key_id = \"a\"\nsecret_access_key = \"b\""
     );
-    let daemon = scheduled(&shop, "every 1h", None).repository(&repository);
+    let daemon = scheduled(&shop, "every 1h", None)
+        .target_key("retention", "{ last = 5 }")
+        .repository(&repository);
     let mut running = start(&daemon);
     running.wait_for_stderr("backup of shop: begins", LIMIT);
+    running.wait_for_stderr("prune of shop: begins", LIMIT);
     stop(running);
     let record = records(&shop, "backup").pop().unwrap();
     assert_eq!(record["outcome"], "cancelled", "{record}");

@@ -117,7 +117,12 @@ async fn listings_are_recursive_sorted_and_by_folder(store: &dyn Store) {
     assert!(store.folders("list/a").await.unwrap().is_empty());
     assert!(store.folders("lis").await.unwrap().is_empty());
     let top = store.folders("").await.unwrap();
-    assert!(["list", "listing"].iter().all(|name| top.contains(&(*name).to_owned())), "{top:?}");
+    assert!(
+        ["list", "listing"]
+            .iter()
+            .all(|name| top.contains(&(*name).to_owned())),
+        "{top:?}"
+    );
     let all = store.list("").await.unwrap();
     assert!(all.iter().any(|object| object.key.as_str() == "listing/c"));
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::alert::channel::Failure as NotHeard;
+use crate::alert::channel::{Failure as NotHeard, Named};
 use crate::alert::desk::Desk;
 use crate::alert::ping::{Ping, Signal};
 use crate::cli::exit::Failure;
@@ -65,9 +65,8 @@ impl Alerts {
     }
 
     /// Takes the channels of a new configuration.
-    pub(super) fn reload(&self, setup: &Setup) -> Result<(), Failure> {
-        self.desk.set_channels(setup.channels()?);
-        Ok(())
+    pub(super) fn reload(&self, channels: Vec<Named>) {
+        self.desk.set_channels(channels);
     }
 
     pub(super) fn state(&self) -> AlertsState {

@@ -44,6 +44,8 @@ pub(super) struct Yard {
     restore_tests: Gate,
     prunes: Gate,
     turns: BTreeMap<Key, Arc<Mutex<()>>>,
+    /// Since when each task of a target is wanted: before that, nothing can have been missed.
+    wanted_since: BTreeMap<Key, DateTime<Utc>>,
 }
 
 /// The loops of the configuration that is in force.
@@ -70,6 +72,7 @@ impl Yard {
             restore_tests: Gate::new(default.max_restore_tests),
             prunes: Gate::new(1),
             turns: BTreeMap::new(),
+            wanted_since: BTreeMap::new(),
         }
     }
 
@@ -83,23 +86,28 @@ impl Yard {
         }
         let skipped = before.map(Fleet::skipped).unwrap_or_default();
         let stop = setup.signals.cancel.child_token();
+        let since = if before.is_some() { Utc::now() } else { self.since };
+        let wanted_before = std::mem::take(&mut self.wanted_since);
         let mut members = Vec::new();
         for (place, target) in config.targets.iter().enumerate() {
             let part = place as f64 / config.targets.len() as f64;
             for (task, schedule) in schedules(target) {
                 let key = (target.name.clone(), task);
+                let wanted_since = wanted_before.get(&key).copied().unwrap_or(since);
+                self.wanted_since.insert(key.clone(), wanted_since);
                 let (state, receiver) = watch::channel(DriverState {
                     skipped: skipped.get(&key).copied().unwrap_or(0),
                     ..DriverState::default()
                 });
                 let driver = Driver {
-                    job: self.job(setup, target, task, schedule.clone()),
+                    job: self.job(setup, target, task, schedule.clone(), wanted_since),
                     gate: self.gate(task),
                     turn: Arc::clone(self.turns.entry(key.clone()).or_default()),
                     offset: spread(&schedule, config.limits.jitter.into()).mul_f64(part),
                     pulses: self.pulses.clone(),
                     clock: Arc::new(Utc::now),
                     changed: self.watcher.changes(),
+                    since: Utc::now(),
                     state,
                     stop: stop.clone(),
                 };
@@ -128,6 +136,7 @@ impl Yard {
         target: &config::Target,
         task: Task,
         schedule: Schedule,
+        since: DateTime<Utc>,
     ) -> Arc<dyn Job> {
         let common = Common {
             setup: Arc::clone(setup),
@@ -135,7 +144,7 @@ impl Yard {
             target: target.clone(),
             task,
             schedule,
-            since: self.since,
+            since,
             name: format!("{} of {}", task.as_str().replace('_', " "), target.name),
             unrecorded: Cell::default(),
         };

@@ -13,13 +13,15 @@ use crate::cli::prune;
 use crate::cli::setup::Setup;
 use crate::config;
 use crate::daemon::Job;
-use crate::journal::{Error as JournalError, Task};
+use crate::journal::{Error as JournalError, History, Task};
 use crate::model::agenda::{self, Due, End, NewestBackup, PastRun, Why};
-use crate::model::record::{Outcome, RestoreTestRecord, Trigger, Verdict};
+use crate::model::manifest::Manifest;
+use crate::model::record::{Outcome, Record, RestoreTestRecord, Trigger, Verdict};
 use crate::model::schedule::Schedule;
 use crate::model::verdicts::Verdicts;
 use crate::ops;
 use crate::ops::backup::Options as BackupOptions;
+use crate::ops::context::{Context, Deadline, Halt};
 use crate::ops::restore::Choice;
 use crate::ops::restore_test::{Afterwards, Options as TestOptions};
 use crate::repository::OtherIdentity;
@@ -35,7 +37,7 @@ pub(super) struct Common {
     pub(super) target: config::Target,
     pub(super) task: Task,
     pub(super) schedule: Schedule,
-    /// When the daemon started.
+    /// Since when this is wanted.
     pub(super) since: DateTime<Utc>,
     pub(super) name: String,
     /// The last run that left no record: there was nothing to do, or the journal could not be written.
@@ -115,7 +117,13 @@ impl<W: Work> Job for Scheduled<W> {
 
     async fn clear_away(&self) {
         let at = Utc::now();
-        if let Err(failure) = settle(&self.common.setup).await {
+        let settled = tokio::select! {
+            // What lies on this machine is removed at once, before the repository is asked for anything.
+            biased;
+            settled = settle(&self.common.setup) => settled,
+            () = self.common.setup.signals.cancel.cancelled() => Ok(()),
+        };
+        if let Err(failure) = settled {
             tracing::error!("{}: {}", self.common.name, ops::chain(failure.error.as_ref()));
         }
         let ended = PastRun {
@@ -134,7 +142,19 @@ impl Common {
             // Nothing to restore or to remove: that there is no backup, the backups' own runs tell.
             _ if self.task != Task::Backup && self.watcher.known().has_no_backup(&self.target.name) => None,
             Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(&runs), &runs, now),
+            clock if runs.is_empty() => agenda::by_the_clock(clock, &runs, self.possible_since(), now),
             clock => agenda::by_the_clock(clock, &runs, self.since, now),
+        }
+    }
+
+    /// Since when there was anything to do: no slot was missed before the first backup.
+    fn possible_since(&self) -> DateTime<Utc> {
+        let known = self.watcher.known();
+        let manifests = known.manifests.get(&self.target.name);
+        let first = manifests.and_then(|manifests| manifests.readable.first());
+        match first.filter(|_| self.task != Task::Backup) {
+            Some(first) => self.since.max(taken_at(&known.history, first)),
+            None => self.since,
         }
     }
 
@@ -154,14 +174,15 @@ impl Common {
         let manifests = &known.manifests.get(&self.target.name)?.readable;
         let verdicts = Verdicts::of(&self.target.name, known.history.iter());
         let tested = |id| verdicts.last_test_at(id).is_some() || verdicts.is_bad(id);
+        let finished_at = |manifest| taken_at(&known.history, manifest);
         let newest = manifests.last()?;
         // Backups from before restore tests were asked for were never missed.
         let last_test = tests.iter().rfind(|test| test.end != End::Cancelled);
         let passed_over = manifests.iter().rev().skip(1).filter(|manifest| {
-            last_test.is_some_and(|test| manifest.finished_at > test.started_at) && !tested(&manifest.id)
+            last_test.is_some_and(|test| finished_at(manifest) > test.started_at) && !tested(&manifest.id)
         });
         Some(NewestBackup {
-            finished_at: newest.finished_at,
+            finished_at: finished_at(newest),
             tested: tested(&newest.id),
             passed_over: passed_over.count() as u64,
         })
@@ -206,6 +227,16 @@ impl Common {
             tracing::error!("{}: {said}{reason}", self.name);
         }
     }
+}
+
+/// When a backup was complete, on the clock of the machine that took it, as restore tests are timed too. The manifest's
+/// own time is the source's, which may be far ahead.
+fn taken_at(history: &History, manifest: &Manifest) -> DateTime<Utc> {
+    let recorded = history.iter().rev().find_map(|entry| match &entry.record {
+        Record::Backup(record) if record.backup.as_ref() == Some(&manifest.id) => Some(record.finished_at),
+        _ => None,
+    });
+    recorded.unwrap_or(manifest.finished_at)
 }
 
 #[async_trait]
@@ -280,34 +311,28 @@ impl Work for Prune {
 
     async fn work(&self, common: &Common, trigger: Trigger, deadline: Duration) -> Result<End, JournalError> {
         let setup = &common.setup;
-        let opened = match (setup.repository().await, setup.journal()) {
-            (Ok(repository), Ok(journal)) => Ok((repository, journal)),
-            (Err(failure), _) | (_, Err(failure)) => Err(failure),
+        let deadline = Deadline::after(deadline);
+        let begun = tokio::select! {
+            begun = begin_prune(common) => begun,
+            halt = Halt::wait(&setup.signals.cancel, Some(deadline)) => Err(Failure::operation(halt)),
         };
-        let (repository, journal) = match opened {
-            Ok(opened) => opened,
+        let (mut context, known) = match begun {
+            Ok(begun) => begun,
             // Without a repository there is nothing to remove; backups tell that it is gone.
             Err(failure) => {
-                common.log(Some(&failure), "could not run", false, None);
-                return Ok(End::CouldNotRun);
+                let cancelled = setup.signals.cancel.is_cancelled();
+                common.log(Some(&failure), "could not run", cancelled, None);
+                return Ok(if cancelled {
+                    End::Cancelled
+                } else {
+                    End::CouldNotRun
+                });
             }
         };
-        let mut context = setup.context(repository, journal, progress::logged(&common.target.name));
         context.deadline = Some(deadline);
-        let target = &common.target;
-        let (repository, journal) = (&context.repository, &context.journal);
-        let watcher = &common.watcher;
-        let mut known = watcher.for_retention(repository, journal, &target.name).await;
-        if known.is_none() {
-            // Of years of records, a look holds no more than what still says something.
-            watcher
-                .look_everywhere(setup, repository, journal, Chains::Whole)
-                .await;
-            known = watcher.for_retention(repository, journal, &target.name).await;
-        }
         let settings = ops::prune::Settings {
             known,
-            ..prune::settings(target)
+            ..prune::settings(&common.target)
         };
         let record = ops::prune::prune(&context, &settings, trigger).await?;
         setup.deliver(&context).await;
@@ -324,4 +349,21 @@ impl Work for Prune {
         common.log(None, &said, end == End::Done, record.reason.as_deref());
         Ok(end)
     }
+}
+
+/// The surroundings of a prune, and the records that it decides by where they are known here.
+async fn begin_prune(common: &Common) -> Result<(Context, Option<Arc<History>>), Failure> {
+    let (setup, watcher, target) = (&common.setup, &common.watcher, &common.target.name);
+    let repository = setup.repository().await?;
+    let context = setup.context(repository, setup.journal()?, progress::logged(target));
+    let (repository, journal) = (&context.repository, &context.journal);
+    let mut known = watcher.for_retention(repository, journal, target).await;
+    if known.is_none() {
+        // Of years of records, a look holds no more than what still says something.
+        watcher
+            .look_everywhere(setup, repository, journal, Chains::Whole)
+            .await;
+        known = watcher.for_retention(repository, journal, target).await;
+    }
+    Ok((context, known))
 }

@@ -42,6 +42,8 @@ pub(super) struct Known {
     doubts: u64,
     /// The newest record of each chain that was read.
     read: BTreeMap<String, u64>,
+    /// The newest record of this machine's chain that `counted` speaks of, or that was there before.
+    counted_to: (String, u64),
     looks: BTreeMap<TargetName, Look>,
 }
 
@@ -113,7 +115,6 @@ impl Watcher {
             .collect();
         let changed = !new.is_empty() || known.running != running;
         known.running = running;
-        known.count(&new);
         known.add(new);
         drop(known);
         if changed {
@@ -126,6 +127,8 @@ impl Watcher {
     pub(super) fn look_at_journal(&self, journal: &Journal) -> Result<(), crate::journal::Error> {
         let (whole, running) = (Whole::here(journal)?, journal.running()?);
         let mut known = self.lock();
+        let last = whole.read.get(journal.chain()).copied().unwrap_or(0);
+        known.counted_to = (journal.chain().to_owned(), last);
         known.take(whole, &BTreeMap::new());
         known.running = running;
         drop(known);
@@ -310,6 +313,7 @@ impl Known {
         let meanwhile = |entry: &&Arc<Entry>| {
             entry.sequence > last(before, &entry.chain) && entry.sequence > last(&whole.read, &entry.chain)
         };
+        self.count(&whole.entries);
         let later: Vec<Arc<Entry>> = self.history.entries.iter().filter(meanwhile).cloned().collect();
         let Whole {
             mut entries,
@@ -343,6 +347,7 @@ impl Known {
         if new.is_empty() {
             return;
         }
+        self.count(&new);
         for entry in &new {
             self.note_read(entry.chain.clone(), entry.sequence);
         }
@@ -364,10 +369,13 @@ impl Known {
         *read = sequence.max(*read);
     }
 
-    /// What this machine recorded while the daemon runs.
-    fn count(&mut self, new: &[Arc<Entry>]) {
+    /// What this machine recorded while the daemon runs, each record once, by whichever look it is seen first.
+    fn count(&mut self, entries: &[Arc<Entry>]) {
+        let (chain, last) = self.counted_to.clone();
+        let is_new = |entry: &&Arc<Entry>| entry.chain == chain && entry.sequence > last;
         let mut counted = BTreeMap::clone(&self.counted);
-        for entry in new {
+        for entry in entries.iter().filter(is_new) {
+            self.counted_to.1 = entry.sequence.max(self.counted_to.1);
             if let Some(target) = entry.record.target() {
                 counted.entry(target.clone()).or_default().note(&entry.record);
             }
@@ -481,5 +489,34 @@ mod tests {
         };
         known.take(whole, &before);
         assert_eq!(known.history.entries, all);
+    }
+
+    #[test]
+    fn a_record_is_counted_once_by_whichever_look_it_is_seen_first() {
+        let all: Vec<Arc<Entry>> = entries(vec![
+            restore_test(1, Passed, 10),
+            restore_test(1, Failed, 20),
+            restore_test(2, Passed, 30),
+        ])
+        .into_iter()
+        .map(Arc::new)
+        .collect();
+        let mut known = Known {
+            counted_to: (all[0].chain.clone(), 1),
+            ..Known::default()
+        };
+        let whole = Whole {
+            entries: all[..2].to_vec(),
+            problems: Vec::new(),
+            forgotten: Forgotten::new(),
+            read: [(all[0].chain.clone(), 2)].into(),
+        };
+        known.take(whole, &BTreeMap::new());
+        known.add(all.clone());
+        let counted = known.counted[&target()];
+        assert_eq!(
+            (counted.restore_tests_passed, counted.restore_tests_failed),
+            (1, 1)
+        );
     }
 }

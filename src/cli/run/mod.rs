@@ -261,10 +261,12 @@ impl Daemon {
 
     fn load_again(&self) -> Result<Setup, Failure> {
         let setup = self.setup().load_again(&self.global)?;
+        // All that can fail comes first: a refused configuration must not be half in force.
+        let channels = setup.channels()?;
         if let (Some(pages), Some(settings)) = (&self.pages, setup.http()?) {
             pages.reload(&settings).map_err(Failure::operation)?;
         }
-        self.alerts.reload(&setup)?;
+        self.alerts.reload(channels);
         Ok(setup)
     }
 

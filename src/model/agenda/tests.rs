@@ -56,6 +56,17 @@ fn a_slot_whose_predecessor_still_runs_is_skipped_and_counted() {
 }
 
 #[test]
+fn a_run_that_seemed_to_end_in_the_future_holds_up_nothing() {
+    // The clock was days ahead while it ran, and was set right.
+    let runs = [run(0, 5000, End::Done)];
+    assert_eq!(due("every 30m", &runs, 0, 40), (at(30), Why::Schedule, 0));
+    assert_eq!(due("*/30 * * * *", &runs, 0, 40), (at(30), Why::Schedule, 0));
+    let runs = [run(0, 5000, End::CouldNotRun)];
+    assert_eq!(due("every 1d", &runs, 0, 40).1, Why::Retry);
+    assert!(due("every 1d", &runs, 0, 40).0 < at(40));
+}
+
+#[test]
 fn what_could_not_run_is_tried_again_ever_less_often_and_never_later_than_the_next_slot() {
     let mut runs = vec![run(0, 0, End::CouldNotRun)];
     assert_eq!(due("every 6h", &runs, 0, 0), (at(1), Why::Retry, 0));

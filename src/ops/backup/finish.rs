@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{Contents, LargeObjects, NotCovered};
@@ -71,11 +72,14 @@ pub(super) async fn large_objects(
     let oids = large_objects::list(&exporter.session).await?;
     let mut script = large_objects::Script::new(script_header(server_version_num, "UTF8"));
     for (index, large_object) in oids.iter().enumerate() {
-        let before = summary.bytes;
-        large_objects::read(&exporter.session, large_object, &mut script, &mut summary).await?;
-        if let Some(until) = pace.note(summary.bytes - before) {
-            tokio::time::sleep_until(until).await;
-        }
+        large_objects::read(
+            &exporter.session,
+            large_object,
+            &mut script,
+            &mut summary,
+            |bytes| rest(pace.note(bytes)),
+        )
+        .await?;
         if script.is_full() || index + 1 == oids.len() {
             let name = format!("large-objects/{}.sql", objects.len() + 1);
             let object = depot.pack(&name, &script.take()).await?;
@@ -84,6 +88,12 @@ pub(super) async fn large_objects(
         }
     }
     Ok((summary, objects))
+}
+
+async fn rest(until: Option<Instant>) {
+    if let Some(until) = until {
+        tokio::time::sleep_until(until).await;
+    }
 }
 
 /// Where the objects of one backup go.
@@ -141,7 +151,7 @@ impl Depot<'_> {
             .notes
             .puts
             .spawn(async move { repository.put_object(&target, &id, &name, bytes).await });
-        Ok(put.await??)
+        put.await?
     }
 }
 
@@ -152,13 +162,11 @@ pub(super) async fn put_manifest(
     manifest: &Manifest,
 ) -> Result<(), BackupError> {
     let (repository, manifest) = (Arc::clone(&context.repository), manifest.clone());
-    Ok(notes
-        .puts
-        .spawn(async move {
-            repository.confirm_objects(&manifest).await?;
-            repository.put_manifest(&manifest).await
-        })
-        .await??)
+    let put = notes.puts.spawn(async move {
+        repository.confirm_objects(&manifest).await?;
+        repository.put_manifest(&manifest).await
+    });
+    put.await?
 }
 
 /// Stores everything but the rows, and puts the manifest together; storing that is the caller's last act.

@@ -8,6 +8,7 @@
 //! - `excluded` finds what `exclude` leaves out, with all that depends on it.
 //! - `plan` decides what is copied, what is not covered, and how big tables are split.
 //! - `copying` runs the workers.
+//! - `puts` are the objects on their way into the repository.
 //! - `sink` turns rows into stored objects.
 //! - `pace` keeps reading at the rate that is allowed.
 //! - `watch` looks who waits behind the backup.
@@ -23,14 +24,13 @@ mod guide;
 mod pace;
 pub(super) mod plan;
 pub(super) mod prepare;
+mod puts;
 mod schema;
 mod shrank;
 mod sink;
 mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio_util::task::TaskTracker;
 
 use crate::journal::{Error as JournalError, Run, RunId, Task};
 use crate::model::backup_id::BackupId;
@@ -48,6 +48,7 @@ use crate::postgres::snapshot::SnapshotError;
 use crate::repository::{Error as RepositoryError, OtherIdentity};
 
 use super::privileges::MissingPrivileges;
+use puts::Puts;
 
 /// How often a backup is started over because the schema moved under it.
 const ATTEMPTS: u32 = 3;
@@ -164,19 +165,18 @@ struct Notes {
 #[derive(Default)]
 struct Notebook {
     notes: Mutex<Notes>,
-    /// Objects being stored: a failed backup waits for them before it removes what it has stored.
-    puts: TaskTracker,
+    puts: Puts,
 }
 
 impl Notebook {
     fn lock(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    async fn wait_for_puts(&self) {
-        self.puts.close();
-        self.puts.wait().await;
-        self.puts.reopen();
+impl Drop for Notebook {
+    fn drop(&mut self) {
+        self.puts.give_up();
     }
 }
 
@@ -230,7 +230,7 @@ pub async fn backup(
 async fn give_up(context: &Context, target: &Target, notes: &Notebook) -> Option<Manifest> {
     let id = notes.lock().backup.clone();
     let removal = async {
-        notes.wait_for_puts().await;
+        notes.puts.wait().await;
         let id = id.as_ref()?;
         match context.repository.remove_unfinished(&target.name, id).await {
             Ok(_) => None,
@@ -337,7 +337,7 @@ async fn perform(
 
 /// Removes what a given-up attempt has stored. Until that is done it is still known, for a signal that comes meanwhile.
 async fn discard(context: &Context, target: &Target, notes: &Notebook) {
-    notes.wait_for_puts().await;
+    notes.puts.wait().await;
     let id = notes.lock().backup.clone();
     if let Some(id) = id
         && let Err(kept) = context.repository.remove_unfinished(&target.name, &id).await

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::encryption::Recipients;
 use crate::model::backup_id::BackupId;
@@ -18,11 +17,12 @@ use crate::ops::context::Progress;
 use crate::ops::packing::stored_name;
 use crate::ops::script::{FinishedScript, ScriptWriter};
 use crate::postgres::copy_out::{Room, RowSink};
-use crate::repository::{Error as RepositoryError, Repository};
+use crate::repository::Repository;
 
 use super::BackupError;
 use super::pace::Pace;
 use super::plan::Unit;
+use super::puts::Puts;
 
 /// What all sinks of one backup share.
 pub(super) struct Stock {
@@ -34,8 +34,7 @@ pub(super) struct Stock {
     pub(super) next_object: AtomicU64,
     /// Of those that are loaded after the indexes.
     pub(super) next_late_object: AtomicU64,
-    /// Whoever gives up waits for these before it removes what was stored.
-    pub(super) puts: TaskTracker,
+    pub(super) puts: Puts,
     pub(super) pace: Arc<Pace>,
     /// SET lines of each script.
     pub(super) header: Vec<u8>,
@@ -84,7 +83,7 @@ pub(super) struct Sink {
     /// Of all rows in the script that is being written.
     stage: LoadStage,
     writer: ScriptWriter,
-    storing: Option<JoinHandle<Result<Object, RepositoryError>>>,
+    storing: Option<JoinHandle<Result<Object, BackupError>>>,
     storing_parts: Vec<(usize, Fingerprint)>,
     stored: Stored,
     /// Of the table that is being read, if it has generated columns.

@@ -104,7 +104,7 @@ pub async fn prune(
     let (result, (done, kept)) = match &planned {
         Ok(plan) => {
             let removal = Removal::new(context, plan, run.id());
-            (removal.carry_out().await, removal.into_done())
+            (removal.carry_out_in_time().await, removal.into_done())
         }
         Err(_) => (Ok(()), Default::default()),
     };

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, stream};
+use tokio::time::timeout;
 
 use crate::journal::RunId;
 use crate::model::upkeep::PrunedBackup;
-use crate::ops::context::{Context, Halt};
+use crate::ops::context::{CLEAN_UP_AFTER_SIGNAL, Context, Halt};
 use crate::ops::fault_point::pause;
 use crate::repository::{Error as RepositoryError, Tombstone};
 use crate::store::{Freed, Listed};
@@ -39,6 +40,8 @@ pub(super) struct Removal<'a> {
     context: &'a Context,
     plan: &'a Plan,
     run: &'a RunId,
+    /// Nothing more is begun.
+    halted: AtomicBool,
     done: Mutex<Done>,
 }
 
@@ -48,12 +51,26 @@ impl<'a> Removal<'a> {
             context,
             plan,
             run,
+            halted: AtomicBool::new(false),
             done: Mutex::default(),
         }
     }
 
-    /// Does what the plan says, and stops at a safe point when told to.
-    pub(super) async fn carry_out(&self) -> Result<(), PruneError> {
+    /// Does what the plan says, and stops at a safe point when told to: no repository that hangs may hold that up.
+    pub(super) async fn carry_out_in_time(&self) -> Result<(), PruneError> {
+        let mut work = std::pin::pin!(self.carry_out());
+        let halt = tokio::select! {
+            result = &mut work => return result,
+            halt = self.context.halted() => halt,
+        };
+        self.halted.store(true, Ordering::Relaxed);
+        match timeout(CLEAN_UP_AFTER_SIGNAL, work).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(halt.into()),
+        }
+    }
+
+    async fn carry_out(&self) -> Result<(), PruneError> {
         pause("prune-decided").await;
         let confirmed = self.context.repository.confirm().await;
         confirmed.map_err(|error| self.failed(error))?;
@@ -150,15 +167,15 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// Does the work for each, several at once. After a failure or a signal nothing new is begun, and what is under way
-    /// is waited for.
+    /// Does the work for each, several at once. After a failure or when it is to end nothing new is begun, and what is
+    /// under way is waited for.
     async fn each<I, W>(&self, items: Vec<I>, at_once: usize, work: impl Fn(I) -> W) -> Result<(), PruneError>
     where
         W: Future<Output = Result<(), PruneError>>,
     {
         let (stop, begun, all) = (AtomicBool::new(false), AtomicUsize::new(0), items.len());
         let go_on = |_: &I| {
-            let ended = stop.load(Ordering::Relaxed) || self.context.cancel.is_cancelled();
+            let ended = stop.load(Ordering::Relaxed) || self.halted.load(Ordering::Relaxed);
             future::ready(!ended)
         };
         let begin = |item| {

@@ -24,7 +24,7 @@ pub(super) async fn rpo(
     started_at: DateTime<Utc>,
 ) -> ObjectiveResult {
     let objective = target.rpo.map(|rpo| rpo.as_secs_f64());
-    let unknown = ObjectiveResult::judge(objective, None, None);
+    let unknown = unknown_rpo(target);
     let Some(manifest) = manifest else { return unknown };
     let Ok(listed) = context.repository.manifests(&target.name).await else {
         return unknown;
@@ -45,6 +45,10 @@ pub(super) async fn rpo(
         (None, Some(age)) => judged(objective, age, "age of the recovery point when the test started"),
         (None, None) => unknown,
     }
+}
+
+pub(super) fn unknown_rpo(target: &Target) -> ObjectiveResult {
+    ObjectiveResult::judge(target.rpo.map(|rpo| rpo.as_secs_f64()), None, None)
 }
 
 pub(super) fn judged(objective: Option<f64>, actual: f64, basis: &str) -> ObjectiveResult {
