@@ -1,36 +1,40 @@
-//! Schedules in seconds, twenty targets, and sources and repository that fail at random, for an hour: does anything grow,
-//! and is every slot accounted for? `make soak` runs it; SOAK_SECONDS says how long (3600), SOAK_SEED repeats what failed.
+//! Schedules in seconds, twenty targets, and sources and repository that fail at random, for an hour: does anything grow
+//! or stand still, and is every slot accounted for? `make soak` runs it; SOAK_SECONDS says how long (3600), SOAK_SEED
+//! repeats what failed.
 
 mod accounts;
 mod faults;
+mod leftovers;
 mod samples;
+mod slots;
 
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 
-use crate::shop::{LIMIT, descendants, is_alive, subdirectories};
+use crate::shop::{LIMIT, wait_for};
 use crate::support::cluster::Cluster;
 use crate::support::database::Database;
 use crate::support::directory::TestDir;
 use crate::support::ernstfall::{Ernstfall, Running};
 use crate::support::monitoring::free_address;
-use crate::support::process::POLL;
 use crate::support::proxy::Proxy;
 
 use accounts::Accounts;
 use faults::Faults;
+use leftovers::Idle;
 use samples::Samples;
+use slots::{Busy, TASKS};
 
 const SERVERS: usize = 2;
 const TARGETS: usize = 20;
 const MAX_BACKUPS: usize = 4;
+const MAX_RESTORE_TESTS: usize = 2;
 
-/// What nobody would want, so that an hour holds the runs of weeks.
-const BACKUP_EVERY: Duration = Duration::from_secs(5);
-const RESTORE_TEST_EVERY: Duration = Duration::from_secs(25);
+/// Every so many targets, one has a heartbeat.
+const HEARTBEAT_OF: usize = 5;
 
 /// The one who is told of all this, and does not hear every third time.
 const CHANNEL: &str = r#"
@@ -84,10 +88,11 @@ impl Town {
         format!("t{number:02}")
     }
 
-    /// The product with all targets. Every second one is reached through a proxy, every fifth has a heartbeat.
-    fn ernstfall(&self, backup: Duration, restore_test: Duration) -> Ernstfall {
+    /// The product with all targets and these schedules. Every second target is reached through a proxy, every fifth has a
+    /// heartbeat.
+    fn ernstfall(&self, schedules: &[(&str, Duration)]) -> Ernstfall {
         let tables = format!(
-            "[limits]\nmax_backups = {MAX_BACKUPS}\nmax_restore_tests = 2\njitter = \"0s\"\n[http]\nlisten = \"{}\"\n{CHANNEL}",
+            "[limits]\nmax_backups = {MAX_BACKUPS}\nmax_restore_tests = {MAX_RESTORE_TESTS}\njitter = \"0s\"\n[http]\nlisten = \"{}\"\n{CHANNEL}",
             self.pages
         );
         let product = allocator_of_the_unit()
@@ -95,7 +100,6 @@ impl Town {
                 product.environment(name, value)
             })
             .tables(&tables);
-        let every = |interval: Duration| format!("\"every {}s\"", interval.as_secs());
         (0..TARGETS).fold(product, |product, number| {
             let database = &self.databases[number];
             // Both ways lead to both servers.
@@ -106,11 +110,14 @@ impl Town {
             };
             let product = product
                 .target(&Self::name(number), &url)
-                .target_key("backup", &every(backup))
-                .target_key("restore_test", &every(restore_test))
+                .target_without("backup")
+                .target_without("restore_test")
                 .target_key("retention", "{ last = 5 }")
                 .target_key("timeouts", "{ connect = \"10s\" }");
-            if number % 5 == 0 {
+            let product = schedules.iter().fold(product, |product, (task, interval)| {
+                product.target_key(task, &format!("\"every {}s\"", interval.as_secs()))
+            });
+            if Self::has_heartbeat(number) {
                 product.target_key("heartbeat", "\"2s\"")
             } else {
                 product
@@ -118,14 +125,23 @@ impl Town {
         })
     }
 
+    fn has_heartbeat(number: usize) -> bool {
+        number.is_multiple_of(HEARTBEAT_OF)
+    }
+
+    /// Nothing is scheduled yet; heartbeats are written.
+    fn idle(&self) -> Ernstfall {
+        self.ernstfall(&[])
+    }
+
     fn busy(&self) -> Ernstfall {
-        self.ernstfall(BACKUP_EVERY, RESTORE_TEST_EVERY)
+        self.ernstfall(&TASKS.map(|task| (task.name, task.every)))
     }
 
     /// The same targets, of which none is due any more.
     fn quiet(&self) -> Ernstfall {
         let far = Duration::from_secs(24 * 3600);
-        self.ernstfall(far, far)
+        self.ernstfall(&TASKS.map(|task| (task.name, far)))
     }
 }
 
@@ -158,11 +174,18 @@ fn soak() {
         length.as_secs()
     );
     let mut town = Town::open();
-    let mut daemon = town.busy().deadline(length * 2 + QUIET_WITHIN * 4).spawn(["run"]);
+    let mut daemon = town.idle().deadline(length * 2 + QUIET_WITHIN * 4).spawn(["run"]);
     daemon.wait_for_stderr("ready: ", LIMIT);
+    let idle = Idle::before_the_first_run(&town, daemon.pid());
 
+    let from = Utc::now();
+    reload(&daemon, &town.busy());
+    // Faults need something that they can be faults of.
+    wait_for("the repository", || {
+        leftovers::entries(&town, "repository/.tmp").is_some()
+    });
     let mut faults = Faults::new(seed);
-    let mut samples = Samples::default();
+    let mut samples = Samples::new(length);
     let began = Instant::now();
     while began.elapsed() < length {
         faults.act(&mut town, &daemon);
@@ -172,67 +195,49 @@ fn soak() {
     faults.end(&mut town);
 
     let until = Utc::now();
-    daemon.reload(&town.quiet());
-    daemon.wait_for_stderr("the configuration was read again: targets: 20", LIMIT);
-    let accounts = wait_until_quiet(&town, until);
-    let mut wrong = accounts.disagreements();
+    reload(&daemon, &town.quiet());
+    let over = Utc::now();
+    let busy = Busy { from, until, over };
+    let (accounts, mut wrong) = wait_until_quiet(&town, busy, || idle.left(&town, daemon.pid()));
+    wrong.extend(accounts.standstills());
     wrong.extend(samples.growth());
-    wrong.extend(left_after_the_stop(&town, daemon));
+    wrong.extend(faults.missing(length));
+    wrong.extend(leftovers::after_the_stop(&town, daemon));
     eprintln!("{}", faults.told());
     eprintln!("{}", accounts.told());
     eprintln!("{}", samples.told());
     assert!(wrong.is_empty(), "SOAK_SEED={seed}:\n{}", wrong.join("\n"));
-    eprintln!("nothing grew, every slot is accounted for, metrics agree with records, nothing was left");
+    eprintln!(
+        "nothing grew or stood still, every slot is accounted for, metrics agree with records, nothing was left"
+    );
 }
 
-/// Until nothing runs any more, and metrics and records say the same; or for as long as that may take at most.
-fn wait_until_quiet(town: &Town, until: DateTime<Utc>) -> Accounts {
+/// Has the daemon read another configuration, and waits until that is in force.
+fn reload(daemon: &Running, with: &Ernstfall) {
+    // Each reload says the same, so they are counted.
+    let reloads = || {
+        daemon
+            .stderr()
+            .matches("the configuration was read again: ")
+            .count()
+    };
+    let before = reloads();
+    daemon.reload(with);
+    wait_for("the configuration to be read again", || reloads() > before);
+}
+
+/// Until nothing runs any more, metrics and records say the same, and nothing is left of what ran; or for as long as that
+/// may take at most. Also says what is wrong then.
+fn wait_until_quiet(town: &Town, busy: Busy, left: impl Fn() -> Vec<String>) -> (Accounts, Vec<String>) {
     let deadline = Instant::now() + QUIET_WITHIN;
     loop {
-        let accounts = Accounts::read(town, until);
-        let done = !accounts.anything_runs() && accounts.disagreements().is_empty();
-        if done || Instant::now() > deadline {
-            return accounts;
+        let accounts = Accounts::read(town, busy);
+        let mut wrong = accounts.under_way();
+        wrong.extend(accounts.disagreements());
+        wrong.extend(left());
+        if wrong.is_empty() || Instant::now() > deadline {
+            return (accounts, wrong);
         }
         thread::sleep(SAMPLE_EVERY);
     }
-}
-
-/// Stops the daemon, and says what outlives it.
-fn left_after_the_stop(town: &Town, daemon: Running) -> Vec<String> {
-    let children = descendants(daemon.pid());
-    daemon.terminate();
-    let code = daemon.wait().code();
-    let mut left = Vec::new();
-    if code != 143 {
-        left.push(format!("the daemon ended with {code} instead of 143"));
-    }
-    left.extend(
-        children
-            .iter()
-            .filter(|child| is_alive(child))
-            .map(|(pid, _)| format!("process {pid} outlived the daemon")),
-    );
-    for folder in ["state/scratch", "state/.tmp", "repository/.tmp"] {
-        let inside = std::fs::read_dir(town.directory.join(folder))
-            .into_iter()
-            .flatten()
-            .flatten();
-        left.extend(inside.map(|entry| format!("{} was left", entry.path().display())));
-    }
-    // A server ends a session when it next looks at its client.
-    let deadline = Instant::now() + LIMIT;
-    let connections = || -> usize { town.servers.iter().filter_map(samples::connections).sum() };
-    while connections() > 0 && Instant::now() < deadline {
-        thread::sleep(POLL);
-    }
-    if connections() > 0 {
-        left.push(format!("{} connections were left", connections()));
-    }
-    left
-}
-
-/// The folders of scratch servers, and those of passwords and other files for programs that run.
-fn working_directories(town: &Town) -> usize {
-    subdirectories(&town.directory.join("state/scratch")).len()
 }

@@ -3,18 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::support::monitoring::get;
 
-use super::{BACKUP_EVERY, RESTORE_TEST_EVERY, TARGETS, Town};
-
-/// Between the daemon's decision to run and the start that is recorded, on a busy machine. A slot that falls into it may
-/// count on either side.
-const DOUBT: TimeDelta = TimeDelta::seconds(1);
-
-const TASKS: [(&str, Duration); 2] = [("backup", BACKUP_EVERY), ("restore_test", RESTORE_TEST_EVERY)];
+use super::slots::{self, Busy, Missed, Run, TASKS, Task};
+use super::{TARGETS, Town};
 
 pub(super) struct Accounts {
     /// By name and labels, as `/metrics` writes them.
@@ -22,25 +17,11 @@ pub(super) struct Accounts {
     records: Vec<Value>,
     /// Of each target, by its name.
     stored: BTreeMap<String, usize>,
-    /// When the schedules ended. What failed last is tried again after that, by no slot.
-    until: DateTime<Utc>,
-}
-
-/// A run that counts for the schedule.
-struct Run {
-    started_at: DateTime<Utc>,
-    by_hand: bool,
-}
-
-/// How many slots had no run: no fewer than, and no more than.
-#[derive(Default)]
-struct Missed {
-    least: u64,
-    most: u64,
+    busy: Busy,
 }
 
 impl Accounts {
-    pub(super) fn read(town: &Town, until: DateTime<Utc>) -> Self {
+    pub(super) fn read(town: &Town, busy: Busy) -> Self {
         let metrics = metrics(town);
         let product = town.quiet().deadline(Duration::from_secs(300));
         let list = |what: &str| -> Vec<Value> {
@@ -58,16 +39,29 @@ impl Accounts {
             metrics,
             records: records.collect(),
             stored,
-            until,
+            busy,
         }
     }
 
-    pub(super) fn anything_runs(&self) -> bool {
-        let busy = |(name, value): (&String, &f64)| {
+    /// What runs, or waits for its turn.
+    pub(super) fn under_way(&self) -> Vec<String> {
+        let is_under_way = |(name, value): &(&String, &f64)| {
             name.starts_with("ernstfall_waiting_since")
-                || (name.starts_with("ernstfall_running{") && *value > 0.0)
+                || (name.starts_with("ernstfall_running{") && **value > 0.0)
         };
-        self.metrics.iter().any(busy)
+        let series = self.metrics.iter().filter(is_under_way);
+        let mut found: Vec<String> = series
+            .map(|(name, value)| format!("it should be quiet: {name} {value}"))
+            .collect();
+        // One that has another name now would never say that anything runs.
+        let told = self
+            .metrics
+            .keys()
+            .filter(|name| name.starts_with("ernstfall_running{"));
+        if told.count() < TARGETS * TASKS.len() {
+            found.push("ernstfall_running is not there for each target and task".to_owned());
+        }
+        found
     }
 
     pub(super) fn disagreements(&self) -> Vec<String> {
@@ -87,8 +81,8 @@ impl Accounts {
                 &format!("ernstfall_stored_backups{{target=\"{target}\"}}"),
                 stored,
             ));
-            for (task, interval) in TASKS {
-                found.extend(self.unaccounted(&target, task, interval));
+            for task in &TASKS {
+                found.extend(self.unaccounted(&target, task));
             }
         }
         for result in ["delivered", "failed", "given_up"] {
@@ -126,65 +120,112 @@ impl Accounts {
         deliveries.filter(|record| record["result"] == result).count()
     }
 
-    fn skipped(&self, target: &str, task: &str) -> u64 {
-        let series = format!("ernstfall_skipped_runs_total{{target=\"{target}\",task=\"{task}\"}}");
-        self.metrics.get(&series).map_or(0, |value| *value as u64)
+    fn skipped(&self, target: &str, task: &Task) -> Option<u64> {
+        let name = task.name;
+        let series = format!("ernstfall_skipped_runs_total{{target=\"{target}\",task=\"{name}\"}}");
+        self.metrics.get(&series).map(|value| *value as u64)
     }
 
     /// Each slot has a run, or is counted as skipped.
-    fn unaccounted(&self, target: &str, task: &str, interval: Duration) -> Option<String> {
-        let missed = self.missed(target, task, interval);
-        let skipped = self.skipped(target, task);
-        let Missed { least, most } = missed;
-        (skipped < least || skipped > most).then(|| {
+    fn unaccounted(&self, target: &str, task: &Task) -> Option<String> {
+        let Missed { least, most } = self.missed(target, task);
+        let (name, skipped) = (task.name, self.skipped(target, task));
+        let agrees = skipped.is_some_and(|skipped| (least..=most).contains(&skipped));
+        (!agrees).then(|| {
             format!(
-                "{target}, {task}: {least} to {most} slots had no run, and {skipped} are counted as skipped"
+                "{target}, {name}: {least} to {most} slots had no run, and {skipped:?} are counted as skipped"
             )
         })
     }
 
-    fn missed(&self, target: &str, task: &str, interval: Duration) -> Missed {
-        let mut runs: Vec<Run> = self.of(target, task).filter_map(run).collect();
-        runs.retain(|run| run.started_at <= self.until);
+    fn missed(&self, target: &str, task: &Task) -> Missed {
+        slots::missed(task, &self.runs(target, task), &self.busy)
+    }
+
+    /// By their starts.
+    fn runs(&self, target: &str, task: &Task) -> Vec<Run> {
+        let mut runs: Vec<Run> = self.of(target, task.name).filter_map(run).collect();
         runs.sort_by_key(|run| run.started_at);
-        let mut missed = Missed::default();
-        for pair in runs.windows(2) {
-            let gap = pair[1].started_at - pair[0].started_at;
-            // The slot that the later run serves is not missed.
-            let slots = |gap: TimeDelta| {
-                (gap.num_milliseconds().max(0) as u64 / interval.as_millis() as u64).saturating_sub(1)
-            };
-            missed.most += slots(gap + DOUBT);
-            // Slots before a run by hand may have been forgotten with it: it took their place.
-            if !pair[1].by_hand {
-                missed.least += slots(gap - DOUBT);
+        runs
+    }
+
+    /// What never ran, what paused for too long, and what never had the result that it is for.
+    pub(super) fn standstills(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for task in &TASKS {
+            let mut with_result = 0;
+            for target in (0..TARGETS).map(Town::name) {
+                let runs = self.runs(&target, task);
+                with_result += usize::from(self.first_success(&runs).is_some());
+                let Some(from) = self.due_from(&target, task) else {
+                    continue;
+                };
+                let told = slots::standstills(task, &runs, from, self.busy.until);
+                found.extend(told.iter().map(|told| format!("{target}, {}: {told}", task.name)));
+            }
+            let needed = task.results_after(self.busy.length());
+            if with_result < needed {
+                found.push(format!(
+                    "{}: it succeeded for {with_result} targets, and should for {needed}",
+                    task.name
+                ));
             }
         }
-        missed
+        found
+    }
+
+    fn first_success<'a>(&self, runs: &'a [Run]) -> Option<&'a Run> {
+        runs.iter()
+            .find(|run| run.succeeded && run.started_at <= self.busy.until)
+    }
+
+    /// Since when a target could have had a run. There is nothing to test before its first backup; `None`: there was none.
+    fn due_from(&self, target: &str, task: &Task) -> Option<DateTime<Utc>> {
+        let [backup, _] = &TASKS;
+        if task.name == backup.name {
+            return Some(self.busy.from);
+        }
+        let backups = self.runs(target, backup);
+        self.first_success(&backups).map(|run| run.started_at)
+    }
+
+    /// Of all targets.
+    fn longest_pause(&self, task: &Task) -> Duration {
+        let targets = (0..TARGETS).map(Town::name);
+        let pauses = targets.filter_map(|target| {
+            let from = self.due_from(&target, task)?;
+            let pauses = slots::pauses(&self.runs(&target, task), from, self.busy.until);
+            pauses.into_iter().map(|(_, length)| length).max()
+        });
+        pauses.max().unwrap_or_default()
     }
 
     /// A table.
     pub(super) fn told(&self) -> String {
         let mut told = String::new();
-        for (task, interval) in TASKS {
+        for task in &TASKS {
             let mut results: BTreeMap<String, usize> = BTreeMap::new();
             let (mut skipped, mut least, mut most) = (0, 0, 0);
             for target in (0..TARGETS).map(Town::name) {
-                for record in self.of(&target, task) {
+                for record in self.of(&target, task.name) {
                     *results.entry(result(record).to_owned()).or_default() += 1;
                 }
-                let missed = self.missed(&target, task, interval);
+                let missed = self.missed(&target, task);
                 (least, most) = (least + missed.least, most + missed.most);
-                skipped += self.skipped(&target, task);
+                skipped += self.skipped(&target, task).unwrap_or(0);
             }
             let results: Vec<String> = results
                 .iter()
                 .map(|(result, count)| format!("{result} {count}"))
                 .collect();
             told += &format!(
-                "{task}, every {} s: {}; slots without a run: {least} to {most} by the records, {skipped} by the metrics\n",
-                interval.as_secs(),
-                results.join(", ")
+                "{}, every {} s: {}; slots without a run: {least} to {most} by the records, {skipped} by the metrics; \
+                 longest pause {:.1} s, of {} s allowed\n",
+                task.name,
+                task.every.as_secs(),
+                results.join(", "),
+                self.longest_pause(task).as_secs_f64(),
+                task.longest_pause().as_secs()
             );
         }
         for result in ["delivered", "failed", "given_up"] {
@@ -224,9 +265,13 @@ fn run(record: &Value) -> Option<Run> {
     if record["outcome"] == "cancelled" || record["cancelled"] == true {
         return None;
     }
+    // One that was killed has an end when that was found.
+    let ended_at = [text(record, "finished_at"), text(record, "found_at")].concat();
     Some(Run {
         started_at: text(record, "started_at").parse().ok()?,
+        ended_at: ended_at.parse().ok()?,
         by_hand: record["trigger"] == "command",
+        succeeded: ["succeeded", "passed"].contains(&result(record)),
     })
 }
 

@@ -2,25 +2,35 @@
 //! people who work beside the daemon.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::shop::descendants;
+use crate::shop::{Process, descendants, wait_for};
 use crate::support::database::{Database, Session};
 use crate::support::ernstfall::{Ernstfall, Running};
 
 use super::{MAX_BACKUPS, QUIET_WITHIN, SERVERS, TARGETS, Town};
 
+/// A fault is put right after so long at most: 9 s by the dice, and what it takes to begin it, to look around once more and
+/// to start a server.
+pub(super) const LONGEST: Duration = Duration::from_secs(15);
+
+/// Each kind has been there once in a soak of so long: those that last take two pauses, of 4 s at most at first, the others
+/// one, which is some 80 s with all that is done in between.
+const DEALT_WITHIN: Duration = Duration::from_secs(120);
+
 /// What lasts a while, and is put right again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
-    ServerDown(usize),
-    ServerUnreachable(usize),
+    ServerDown,
+    ServerUnreachable,
     /// Somebody holds locks on as many targets as are backed up at once, so that all others wait as well.
     TablesLocked,
     RepositoryClosed,
@@ -30,29 +40,76 @@ enum Fault {
 /// What happens in a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Incident {
-    ServerCrash(usize),
-    ConnectionsCut(usize),
+    ServerCrash,
+    ConnectionsCut,
     ProgramKilled,
     Reload,
     FaultyReload,
-    BackupByHand(usize),
+    BackupByHand,
     PruneByHand,
 }
 
+const FAULTS: [Fault; 5] = [
+    Fault::ServerDown,
+    Fault::ServerUnreachable,
+    Fault::TablesLocked,
+    Fault::RepositoryClosed,
+    Fault::RepositoryReadOnly,
+];
+
+const INCIDENTS: [Incident; 7] = [
+    Incident::ServerCrash,
+    Incident::ConnectionsCut,
+    Incident::ProgramKilled,
+    Incident::Reload,
+    Incident::FaultyReload,
+    Incident::BackupByHand,
+    Incident::PruneByHand,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Fault(Fault),
+    Incident(Incident),
+}
+
+impl Kind {
+    fn all() -> Vec<Self> {
+        let incidents = INCIDENTS.into_iter().map(Self::Incident);
+        FAULTS.into_iter().map(Self::Fault).chain(incidents).collect()
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => write!(formatter, "{fault:?}"),
+            Self::Incident(incident) => write!(formatter, "{incident:?}"),
+        }
+    }
+}
+
+/// Which kinds come, and when: for the same seed always the same, whatever the product does meanwhile.
 pub(super) struct Faults {
     dice: Dice,
-    now: Option<Fault>,
+    /// Each kind once, before chance has its way.
+    deck: Vec<Kind>,
+    /// What is wrong, and with which server.
+    now: Option<(Fault, usize)>,
     /// Those that hold locks.
     sessions: Vec<Session>,
     /// When what is wrong is put right, or the next thing goes wrong.
     next: Instant,
-    happened: BTreeMap<String, usize>,
+    happened: BTreeMap<Kind, usize>,
 }
 
 impl Faults {
     pub(super) fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let deck = dice.shuffled(Kind::all());
         Self {
-            dice: Dice(seed),
+            dice,
+            deck,
             now: None,
             sessions: Vec::new(),
             next: Instant::now() + Duration::from_secs(5),
@@ -67,27 +124,44 @@ impl Faults {
         }
         if self.now.is_some() {
             self.end(town);
-        } else if self.dice.roll(2) == 0 {
-            self.begin(town);
         } else {
-            self.incident(town, daemon);
+            let kind = self.draw();
+            match kind {
+                Kind::Fault(fault) => self.begin(fault, town),
+                Kind::Incident(incident) => self.incident(incident, town, daemon),
+            }
+            *self.happened.entry(kind).or_default() += 1;
         }
-        self.next = Instant::now() + Duration::from_millis(1000 + self.dice.roll(8000));
+        let longest = if self.deck.is_empty() { 8000 } else { 3000 };
+        self.next = Instant::now() + Duration::from_millis(1000 + self.dice.roll(longest));
+    }
+
+    fn draw(&mut self) -> Kind {
+        if let Some(kind) = self.deck.pop() {
+            return kind;
+        }
+        if self.dice.roll(2) == 0 {
+            Kind::Fault(FAULTS[self.dice.below(FAULTS.len())])
+        } else {
+            Kind::Incident(INCIDENTS[self.dice.below(INCIDENTS.len())])
+        }
     }
 
     /// Puts right what is wrong.
     pub(super) fn end(&mut self, town: &mut Town) {
-        match self.now.take() {
-            Some(Fault::ServerDown(server)) => town.servers[server].restart(),
-            Some(Fault::ServerUnreachable(server)) => town.proxies[server].come_back(),
-            Some(Fault::TablesLocked) => self.sessions.clear(),
-            Some(Fault::RepositoryClosed) => allow(&repository(town), 0o700),
-            Some(Fault::RepositoryReadOnly) => {
+        let Some((fault, server)) = self.now.take() else {
+            return;
+        };
+        match fault {
+            Fault::ServerDown => town.servers[server].restart(),
+            Fault::ServerUnreachable => town.proxies[server].come_back(),
+            Fault::TablesLocked => self.sessions.clear(),
+            Fault::RepositoryClosed => allow(&repository(town), 0o700),
+            Fault::RepositoryReadOnly => {
                 for folder in folders_written_to(town) {
                     allow(&folder, 0o700);
                 }
             }
-            None => {}
         }
     }
 
@@ -96,34 +170,29 @@ impl Faults {
         let parts: Vec<String> = self
             .happened
             .iter()
-            .map(|(what, count)| format!("{what} {count}"))
+            .map(|(what, count)| format!("{what:?} {count}"))
             .collect();
         format!("what happened: {}", parts.join(", "))
     }
 
-    fn count(&mut self, what: impl std::fmt::Debug) {
-        let name: String = format!("{what:?}")
-            .chars()
-            .take_while(|letter| *letter != '(')
-            .collect();
-        *self.happened.entry(name).or_default() += 1;
+    /// The kinds that never happened, although there was time.
+    pub(super) fn missing(&self, length: Duration) -> Vec<String> {
+        if length < DEALT_WITHIN {
+            return Vec::new();
+        }
+        let missing = Kind::all()
+            .into_iter()
+            .filter(|kind| !self.happened.contains_key(kind));
+        missing.map(|kind| format!("{kind:?} never happened")).collect()
     }
 
-    fn begin(&mut self, town: &mut Town) {
-        let server = self.dice.below(SERVERS);
-        let fault = match self.dice.roll(5) {
-            0 => Fault::ServerDown(server),
-            1 => Fault::ServerUnreachable(server),
-            2 => Fault::TablesLocked,
-            3 => Fault::RepositoryClosed,
-            _ => Fault::RepositoryReadOnly,
-        };
+    fn begin(&mut self, fault: Fault, town: &mut Town) {
+        let (server, target) = (self.dice.below(SERVERS), self.dice.below(TARGETS));
         match fault {
-            Fault::ServerDown(server) => town.servers[server].crash(),
-            Fault::ServerUnreachable(server) => town.proxies[server].go_away(),
+            Fault::ServerDown => town.servers[server].crash(),
+            Fault::ServerUnreachable => town.proxies[server].go_away(),
             Fault::TablesLocked => {
-                let first = self.dice.below(TARGETS);
-                let databases = (0..MAX_BACKUPS).map(|number| &town.databases[(first + number) % TARGETS]);
+                let databases = (0..MAX_BACKUPS).map(|number| &town.databases[(target + number) % TARGETS]);
                 self.sessions = databases.map(locked).collect();
             }
             Fault::RepositoryClosed => allow(&repository(town), 0o000),
@@ -133,44 +202,37 @@ impl Faults {
                 }
             }
         }
-        self.count(fault);
-        self.now = Some(fault);
+        self.now = Some((fault, server));
     }
 
-    fn incident(&mut self, town: &mut Town, daemon: &Running) {
+    fn incident(&mut self, incident: Incident, town: &mut Town, daemon: &Running) {
         let (server, target) = (self.dice.below(SERVERS), self.dice.below(TARGETS));
-        let incident = match self.dice.roll(7) {
-            0 => Incident::ServerCrash(server),
-            1 => Incident::ConnectionsCut(server),
-            2 => Incident::ProgramKilled,
-            3 => Incident::Reload,
-            4 => Incident::FaultyReload,
-            5 => Incident::BackupByHand(target),
-            _ => Incident::PruneByHand,
-        };
         match incident {
-            Incident::ServerCrash(server) => town.servers[server].restart(),
-            Incident::ConnectionsCut(server) => town.proxies[server].cut(),
+            Incident::ServerCrash => town.servers[server].restart(),
+            Incident::ConnectionsCut => town.proxies[server].cut(),
             Incident::ProgramKilled => self.kill_a_program(daemon),
             Incident::Reload => daemon.reload(&town.busy()),
             Incident::FaultyReload => {
                 daemon.reload(&Ernstfall::new(&town.directory).configuration("unknown = 1\n"))
             }
             // What comes of it is in the records. It may well be refused: another backup of the target runs.
-            Incident::BackupByHand(target) => by_hand(town, ["backup", &Town::name(target)]),
+            Incident::BackupByHand => by_hand(town, ["backup", &Town::name(target)]),
             Incident::PruneByHand => by_hand(town, ["prune"]),
         }
-        self.count(incident);
     }
 
     /// One that the daemon has started: pg_dump, pg_restore, a scratch server or what holds it.
     fn kill_a_program(&mut self, daemon: &Running) {
-        let programs: Vec<_> = descendants(daemon.pid()).into_iter().collect();
-        if !programs.is_empty() {
-            let (pid, _) = programs[self.dice.below(programs.len())];
-            // It may have ended meanwhile.
-            let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL);
-        }
+        // Drawn once: how many run, and whether one ends before it is killed, must not change what comes after this.
+        let drawn = self.dice.below(usize::MAX);
+        wait_for("a program to kill", || {
+            let programs: Vec<Process> = descendants(daemon.pid()).into_iter().collect();
+            let place = drawn.checked_rem(programs.len());
+            place.is_some_and(|place| {
+                let pid = i32::try_from(programs[place].0).unwrap();
+                kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok()
+            })
+        });
     }
 }
 
@@ -201,10 +263,11 @@ fn folders_written_to(town: &Town) -> Vec<PathBuf> {
         .collect()
 }
 
-fn allow(folder: &PathBuf, mode: u32) {
-    // The first backup may not have made it yet.
-    if folder.exists() {
-        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+fn allow(folder: &Path, mode: u32) {
+    match fs::set_permissions(folder, Permissions::from_mode(mode)) {
+        // The product has just removed it, since it was empty.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        allowed => allowed.unwrap(),
     }
 }
 
@@ -223,4 +286,25 @@ impl Dice {
     fn below(&mut self, count: usize) -> usize {
         usize::try_from(self.roll(count as u64)).unwrap()
     }
+
+    fn shuffled<T>(&mut self, mut cards: Vec<T>) -> Vec<T> {
+        for place in (1..cards.len()).rev() {
+            cards.swap(place, self.below(place + 1));
+        }
+        cards
+    }
+}
+
+#[test]
+fn each_kind_of_fault_is_dealt_once_first_in_an_order_that_the_seed_gives() {
+    let dealt = |seed: u64, count: usize| {
+        let mut faults = Faults::new(seed);
+        (0..count).map(|_| faults.draw()).collect::<Vec<Kind>>()
+    };
+    let count = Kind::all().len();
+    let mut once = dealt(2, count);
+    assert_ne!(once, dealt(3, count));
+    assert_eq!(dealt(2, 100), dealt(2, 100));
+    once.sort();
+    assert_eq!(once, Kind::all());
 }
