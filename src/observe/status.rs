@@ -166,15 +166,15 @@ pub(super) fn fold<'a>(
         .filter(|manifest| !runs.verdicts.is_bad(&manifest.id))
         .collect();
     let newest = ordered.last().copied();
-    let proven = ordered
-        .iter()
-        .rev()
-        .find(|manifest| runs.verdicts.is_proven(&manifest.id));
     let clock_skew_seconds = clock_skew_seconds.or_else(|| runs.clock_skew_seconds());
     let now_there = source_clock(now, clock_skew_seconds);
     let (future, present): (Vec<&Manifest>, Vec<&Manifest>) = good
         .iter()
         .partition(|manifest| manifest.recovery_point.is_in_the_future(now_there));
+    let proven = present
+        .iter()
+        .rev()
+        .find(|manifest| runs.verdicts.is_proven(&manifest.id));
     let recovery_point = present.last().map(|manifest| manifest.recovery_point);
     let exposure_seconds = recovery_point.map(|point| seconds_between(point.at, now_there).max(0.0));
     let last_cycle_rpa_seconds = match present.as_slice() {

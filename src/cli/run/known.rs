@@ -465,16 +465,18 @@ mod tests {
         assert_eq!(asked().await, None, "a record here is gone that nobody has read");
     }
 
-    #[test]
-    fn what_is_heard_while_all_is_read_is_neither_lost_nor_doubled() {
-        let all: Vec<Arc<Entry>> = entries(vec![
+    fn three_tests() -> Vec<Arc<Entry>> {
+        let records = vec![
             restore_test(1, Passed, 10),
             restore_test(1, Failed, 20),
             restore_test(2, Passed, 30),
-        ])
-        .into_iter()
-        .map(Arc::new)
-        .collect();
+        ];
+        entries(records).into_iter().map(Arc::new).collect()
+    }
+
+    #[test]
+    fn what_is_heard_while_all_is_read_is_neither_lost_nor_doubled() {
+        let all = three_tests();
         let mut known = Known::default();
         known.add(all[..1].to_vec());
         let before = known.read.clone();
@@ -493,14 +495,7 @@ mod tests {
 
     #[test]
     fn a_record_is_counted_once_by_whichever_look_it_is_seen_first() {
-        let all: Vec<Arc<Entry>> = entries(vec![
-            restore_test(1, Passed, 10),
-            restore_test(1, Failed, 20),
-            restore_test(2, Passed, 30),
-        ])
-        .into_iter()
-        .map(Arc::new)
-        .collect();
+        let all = three_tests();
         let mut known = Known {
             counted_to: (all[0].chain.clone(), 1),
             ..Known::default()
