@@ -215,8 +215,8 @@ mod tests {
 
     const HOUR: i64 = 3600;
 
-    /// What is wrong with a target of two backups and no objectives, at this moment.
-    fn told(records: Vec<Record>, at: i64) -> Vec<String> {
+    /// How a target of two backups and no objectives stands at this moment.
+    fn status(records: Vec<Record>, at: i64) -> TargetStatus {
         let facts = TargetFacts {
             name: target(),
             environment: None,
@@ -224,14 +224,12 @@ mod tests {
             rpo_seconds: None,
             rto_seconds: None,
         };
-        fold(
-            &facts,
-            &[manifest(1), manifest(2)],
-            &entries(records),
-            None,
-            time(at),
-        )
-        .problems
+        let backups = [manifest(1), manifest(2)];
+        fold(&facts, &backups, &entries(records), None, time(at))
+    }
+
+    fn told(records: Vec<Record>, at: i64) -> Vec<String> {
+        status(records, at).problems
     }
 
     fn interrupted_prune(started_at: i64) -> Record {
@@ -290,6 +288,15 @@ mod tests {
             told(newest, 3 * HOUR),
             [once.as_str(), "last restore test test-10000 could not run: why"]
         );
+    }
+
+    #[test]
+    fn a_recovery_point_in_the_future_is_neither_recoverable_nor_proven() {
+        let tests = vec![restore_test(1, Passed, 100), restore_test(2, Passed, 200)];
+        let status = status(tests, HOUR + 60);
+        assert_eq!(status.recovery_point, Some(manifest(1).recovery_point));
+        assert_eq!(status.proven_backup, Some(id(1)));
+        assert!(!status.ok);
     }
 
     #[test]

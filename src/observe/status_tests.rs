@@ -393,12 +393,3 @@ fn other_targets_are_left_out() {
     assert_eq!(status.problems, ["no backup yet", "never restore-tested"]);
     assert_eq!(status.counts, Default::default());
 }
-
-#[test]
-fn a_recovery_point_in_the_future_is_neither_recoverable_nor_proven() {
-    let tests = vec![restore_test(0, Passed, 100), restore_test(2, Passed, 200)];
-    let status = fold_at(&[manifest(0), manifest(1), manifest(2)], tests, HOUR + 60);
-    assert_eq!(status.recovery_point, Some(manifest(1).recovery_point));
-    assert_eq!(status.proven_backup, Some(id(0)));
-    assert!(!status.ok);
-}
