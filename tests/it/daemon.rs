@@ -465,8 +465,9 @@ fn an_address_that_is_taken_is_an_error_at_once() {
 #[test]
 fn a_heartbeat_is_written_found_in_backups_and_goes_on_after_the_source_was_away() {
     let mut shop = Shop::open();
-    let daemon = scheduled(&shop, "every 1s", None).target_key("heartbeat", "\"1s\"");
-    let (running, address) = start_with_pages(daemon);
+    let daemon = |every: &str| scheduled(&shop, "every 1s", None).target_key("heartbeat", every);
+    let slower = daemon("\"2s\"").tables("[http]\nlisten = \"127.0.0.1:0\"\n");
+    let (running, address) = start_with_pages(daemon("\"1s\""));
     let beat = || sample(&address, "ernstfall_heartbeat_timestamp_seconds{target=\"shop\"}");
     wait_for("a heartbeat", || beat().is_some());
     let in_backup = || {
@@ -477,10 +478,15 @@ fn a_heartbeat_is_written_found_in_backups_and_goes_on_after_the_source_was_away
         read.any(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap()["heartbeat"].is_string())
     };
     wait_for("a backup with a heartbeat in it", in_backup);
-    let before = beat();
     shop.cluster.crash();
+    let before = beat();
+    running.reload(&slower);
+    let interval = "ernstfall_heartbeat_interval_seconds{target=\"shop\"}";
+    wait_for("the other interval", || sample(&address, interval) == Some(2.0));
+    let last = beat();
+    assert!(last >= before, "a reload forgets no heartbeat that has stopped");
     shop.cluster.restart();
-    wait_for("a later heartbeat", || beat() > before);
+    wait_for("a later heartbeat", || beat() > last);
     stop(running);
     let rows = shop
         .database

@@ -28,20 +28,27 @@ pub(super) struct Hearts {
 }
 
 impl Hearts {
-    /// Starts a loop for each target that has a heartbeat.
-    pub(super) fn start(setup: &Arc<Setup>, pulses: &Pulses, loops: &TaskTracker) -> Self {
+    /// Starts a loop for each target that has a heartbeat. `before`: how they stood until now, so that a reload makes nobody
+    /// forget that one stopped.
+    pub(super) fn start(
+        setup: &Arc<Setup>,
+        pulses: &Pulses,
+        loops: &TaskTracker,
+        before: &[HeartbeatState],
+    ) -> Self {
         let stop = setup.signals.cancel.child_token();
         let mut states = Vec::new();
         for target in &setup.config.targets {
             let Some(heartbeat) = &target.heartbeat else {
                 continue;
             };
+            let last = before.iter().find(|state| state.target == target.name);
             let (state, receiver) = watch::channel(HeartbeatState {
                 target: target.name.clone(),
                 every: heartbeat.every.into(),
-                written_at: None,
-                clock_skew_seconds: None,
-                fault: None,
+                written_at: last.and_then(|last| last.written_at),
+                clock_skew_seconds: last.and_then(|last| last.clock_skew_seconds),
+                fault: last.and_then(|last| last.fault.clone()),
             });
             states.push(receiver);
             let beating = Beating {

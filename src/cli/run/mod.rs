@@ -180,7 +180,7 @@ impl Daemon {
             return exit;
         }
         self.fleet = Some(self.yard.start(&setup, None));
-        self.hearts = Some(Hearts::start(&setup, &self.yard.pulses, &self.yard.loops));
+        self.hearts = Some(Hearts::start(&setup, &self.yard.pulses, &self.yard.loops, &[]));
         let looks = tokio::spawn(look::keep_looking(
             Arc::clone(&self.yard.watcher),
             self.setup.subscribe(),
@@ -244,7 +244,9 @@ impl Daemon {
                 if let Some(before) = &self.hearts {
                     before.stop();
                 }
-                self.hearts = Some(Hearts::start(&setup, &self.yard.pulses, &self.yard.loops));
+                let before = self.hearts.as_ref().map(Hearts::states).unwrap_or_default();
+                let (pulses, loops) = (&self.yard.pulses, &self.yard.loops);
+                self.hearts = Some(Hearts::start(&setup, pulses, loops, &before));
                 self.yard.watcher.keep_only(&setup);
                 self.configuration_fault = None;
                 tracing::info!("the configuration was read again: {}", self.in_words());
