@@ -1,7 +1,7 @@
 //! What the daemon knows of runs and backups: records of this machine within a second, the repository's after each run
 //! and every minute. Jobs decide by it when they are due; metrics, pages and alerts show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -45,6 +45,8 @@ pub(super) struct Known {
     /// The newest record of this machine's chain that `counted` speaks of, or that was there before.
     counted_to: (String, u64),
     looks: BTreeMap<TargetName, Look>,
+    /// Targets of which this machine has recorded something since their backups were looked at.
+    to_look_at: BTreeSet<TargetName>,
 }
 
 /// The last look at the backups of a target.
@@ -100,8 +102,8 @@ impl Watcher {
         self.lock().runs.get(&key).cloned().unwrap_or_default()
     }
 
-    /// What was recorded here since the last look, by any process. Names the targets that it is about.
-    pub(super) fn look_here(&self, journal: &Journal) -> Result<Vec<TargetName>, crate::journal::Error> {
+    /// What was recorded here since the last look, by any process.
+    pub(super) fn look_here(&self, journal: &Journal) -> Result<(), crate::journal::Error> {
         let chain = journal.chain();
         let last = self.lock().last_read(chain);
         let (mut new, running) = (journal.entries_after(last)?, journal.running()?);
@@ -109,10 +111,6 @@ impl Watcher {
         // Another look may have come first.
         let last = known.last_read(chain);
         new.retain(|entry| entry.sequence > last);
-        let targets: Vec<TargetName> = new
-            .iter()
-            .filter_map(|entry| entry.record.target().cloned())
-            .collect();
         let changed = !new.is_empty() || known.running != running;
         known.running = running;
         known.add(new);
@@ -120,7 +118,12 @@ impl Watcher {
         if changed {
             self.changed.send_replace(());
         }
-        Ok(targets)
+        Ok(())
+    }
+
+    /// The targets whose backups are to be looked at, for whoever does that now.
+    pub(super) fn to_look_at(&self) -> BTreeSet<TargetName> {
+        std::mem::take(&mut self.lock().to_look_at)
     }
 
     /// All that this machine recorded, and what runs on it, for a start without a repository.
@@ -139,6 +142,7 @@ impl Watcher {
     /// The backups of one target, as the repository shows them now.
     pub(super) async fn look_at(&self, repository: &Repository, target: &TargetName) {
         let look = self.begin_look();
+        self.lock().to_look_at.remove(target);
         match repository.manifests(target).await {
             Ok(manifests) => {
                 self.lock().place(target, Arc::new(manifests), look);
@@ -377,6 +381,7 @@ impl Known {
         for entry in entries.iter().filter(is_new) {
             self.counted_to.1 = entry.sequence.max(self.counted_to.1);
             if let Some(target) = entry.record.target() {
+                self.to_look_at.insert(target.clone());
                 counted.entry(target.clone()).or_default().note(&entry.record);
             }
         }
@@ -507,6 +512,8 @@ mod tests {
             read: [(all[0].chain.clone(), 2)].into(),
         };
         known.take(whole, &BTreeMap::new());
+        // Its backup may be newer than the listing.
+        assert!(known.to_look_at.contains(&target()));
         known.add(all.clone());
         let counted = known.counted[&target()];
         assert_eq!(

@@ -38,7 +38,6 @@ pub(super) async fn keep_looking(
     let mut everywhere_at = Instant::now() + REPOSITORY_EVERY;
     let mut chains_at = Instant::now() + CHAINS_EVERY;
     let mut looking: Option<tokio::task::JoinHandle<()>> = None;
-    let mut changed: BTreeSet<TargetName> = BTreeSet::new();
     while !stop.is_cancelled() {
         pulse.beat();
         if setup.has_changed().unwrap_or(false) {
@@ -46,9 +45,14 @@ pub(super) async fn keep_looking(
             (everywhere_at, chains_at) = (Instant::now(), Instant::now());
         }
         let in_force = setup.borrow_and_update().clone();
-        changed.extend(look_here(&watcher, &in_force));
+        look_here(&watcher, &in_force);
         // A repository out of reach takes its time to say so, and the journal must not wait for that.
         let looked = looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
+        let to_look_at = if looked {
+            watcher.to_look_at()
+        } else {
+            BTreeSet::new()
+        };
         if looked && Instant::now() >= everywhere_at {
             everywhere_at = Instant::now() + REPOSITORY_EVERY;
             let chains = if Instant::now() >= chains_at || !watcher.known().has_all_records {
@@ -57,16 +61,15 @@ pub(super) async fn keep_looking(
             } else {
                 Chains::New
             };
-            changed.clear();
             let watcher = Arc::clone(&watcher);
             looking = Some(tokio::spawn(async move {
                 look_everywhere(&watcher, &in_force, chains).await;
                 memory::give_back();
             }));
-        } else if looked && !changed.is_empty() {
-            let (watcher, targets) = (Arc::clone(&watcher), std::mem::take(&mut changed));
+        } else if !to_look_at.is_empty() {
+            let watcher = Arc::clone(&watcher);
             looking = Some(tokio::spawn(async move {
-                look_at(&watcher, &in_force, &targets).await;
+                look_at(&watcher, &in_force, &to_look_at).await;
             }));
         }
         tokio::select! {
@@ -79,14 +82,13 @@ pub(super) async fn keep_looking(
     }
 }
 
-/// What was recorded on this machine; names the targets that it is about.
-pub(super) fn look_here(watcher: &Watcher, setup: &Setup) -> Vec<TargetName> {
+/// What was recorded on this machine.
+pub(super) fn look_here(watcher: &Watcher, setup: &Setup) {
     let looked = setup
         .journal()
         .and_then(|journal| watcher.look_here(&journal).map_err(Failure::operation));
     let fault = looked.as_ref().err();
     watcher.note_unread(fault.map(|failure| ops::chain(failure.error.as_ref())));
-    looked.unwrap_or_default()
 }
 
 /// Opens the repository to look at it; `None`: there is none yet.
