@@ -106,7 +106,12 @@ const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 impl RecoveryPoint {
     /// Whether it lies after this moment by more than clocks differ: then the source's clock was wrong.
     pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
-        self.at > now + CLOCK_TOLERANCE
+        self.at > Self::last_believed(now)
+    }
+
+    /// The last moment that no clock was wrong for.
+    pub fn last_believed(now: DateTime<Utc>) -> DateTime<Utc> {
+        now + CLOCK_TOLERANCE
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::{FORMAT, Manifest};
+use crate::model::manifest::{FORMAT, Manifest, RecoveryPoint};
 use crate::model::target_name::TargetName;
 use crate::repository::{Error, Repository, format_of, keys, to_json};
 use crate::store::Key;
@@ -70,6 +70,13 @@ impl Unreadable {
 impl Manifests {
     pub fn newest(&self) -> Option<&Manifest> {
         self.readable.last()
+    }
+
+    /// The newest one as far as this moment can tell: one from the future counts only where there is no other, else it would
+    /// be taken for the newest until its time has come.
+    pub fn newest_at(&self, now: DateTime<Utc>) -> Option<&Manifest> {
+        let present = self.newest_before(RecoveryPoint::last_believed(now));
+        present.or_else(|| self.newest())
     }
 
     /// The newest one whose recovery point is not after this moment.
@@ -206,6 +213,9 @@ mod tests {
         assert_eq!(before(second), Some(id(1)));
         assert_eq!(before(second - chrono::TimeDelta::seconds(1)), Some(id(0)));
         assert_eq!(before(time(-100_000)), None);
+        let at = |moment| manifests.newest_at(moment).map(|m| m.id.clone());
+        assert_eq!(at(second), Some(id(1)), "the one after it lies in the future");
+        assert_eq!(at(time(-100_000)), Some(id(2)), "all of them do");
         assert!(matches!(
             repository.manifest(&target(), &id(7)).await,
             Err(Error::NoBackup { .. })

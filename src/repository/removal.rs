@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::FORMAT;
+use crate::model::manifest::{FORMAT, RecoveryPoint};
 use crate::model::target_name::TargetName;
 use crate::repository::{Error, Repository, keys, to_json};
 use crate::store::{Freed, Key, Listed};
@@ -137,14 +137,16 @@ impl Repository {
     }
 
     /// The target's newest backup, by the names of the manifests alone: these may be listed where they may not be read.
-    /// Several where they are of one second, for then the names do not tell.
-    pub async fn newest_ids(&self, target: &TargetName) -> Result<Vec<BackupId>, Error> {
+    /// Several where they are of one second, for then the names do not tell. One from the future counts as in `newest_at`.
+    pub async fn newest_ids(&self, target: &TargetName, now: DateTime<Utc>) -> Result<Vec<BackupId>, Error> {
         let listed = self.store.list(&keys::manifests_folder(target)).await?;
         let ids = listed
             .iter()
             .filter_map(|object| keys::id_of_manifest_key(target, &object.key));
         let mut ids: Vec<BackupId> = ids.collect();
-        if let Some(newest) = ids.iter().max().cloned() {
+        let last = BackupId::new(RecoveryPoint::last_believed(now), u16::MAX);
+        let present = ids.iter().filter(|id| **id <= last).max();
+        if let Some(newest) = present.or_else(|| ids.iter().max()).cloned() {
             ids.retain(|id| id.second() == newest.second());
         }
         Ok(ids)
@@ -189,7 +191,12 @@ mod tests {
             inventory.foreign,
             [Key::new("targets/shop/backups/notes/x").unwrap()]
         );
-        assert_eq!(repository.newest_ids(&target()).await.unwrap(), [id(1)]);
+        let (day_after, day_before) = (time(24 * 3600), time(-24 * 3600));
+        repository.put_manifest(&manifest(48)).await.unwrap();
+        let newest = repository.newest_ids(&target(), day_after).await.unwrap();
+        assert_eq!(newest, [id(1)], "the other lies in the future");
+        let newest = repository.newest_ids(&target(), day_before).await.unwrap();
+        assert_eq!(newest, [id(48)], "both do");
         assert!(repository.has_manifest(&target(), &id(1)).await.unwrap());
         repository.delete_manifest(&target(), &id(1)).await.unwrap();
         assert!(!repository.has_manifest(&target(), &id(1)).await.unwrap());

@@ -222,6 +222,50 @@ fn junk_beside_the_manifests_is_never_taken_for_the_newest_backup() {
 }
 
 #[test]
+fn a_backup_from_a_source_whose_clock_was_ahead_is_not_taken_for_the_newest_in_silence() {
+    let shop = Shop::open();
+    let (first, second) = (shop.backup(), shop.backup());
+    // The second, as if the clock had been wrong.
+    let future = "29991231T235959Z-ffff";
+    let mut manifest = shop.manifest(&second);
+    manifest["id"] = future.into();
+    manifest["recovery_point"]["at"] = "2999-12-31T23:59:59Z".into();
+    let file = shop.manifest_file(future);
+    fs::rename(shop.manifest_file(&second), &file).unwrap();
+    overwrite(&file, &serde_json::to_vec(&manifest).unwrap());
+
+    let record = shop.restore_test().expect_code(0).json();
+    assert_eq!(record["backup"], first.as_str());
+    let passed = shop
+        .ernstfall()
+        .run(["restore-test", "shop", "--backup", future, "--json"])
+        .expect_code(0)
+        .json();
+    assert_eq!(passed["objectives"]["rpo"]["verdict"], "unknown", "{passed:#}");
+    let empty = shop.cluster.database("empty");
+    let url = empty.socket_url();
+    let restore = ["restore", "shop", "--to", &url];
+    for output in [
+        shop.ernstfall().run(restore),
+        shop.ernstfall().run(["restore", "shop", "--to", &url, "--plan"]),
+    ] {
+        let refusal = output.expect_code(1).stderr;
+        for part in [future, &first, "--backup"] {
+            assert!(refusal.contains(part), "{refusal}");
+        }
+    }
+    shop.ernstfall()
+        .run(["restore", "shop", "--to", &url, "--backup", &first])
+        .expect_code(0);
+    // Nor is it what the next backup is compared with: nothing is gone since the first.
+    shop.database.execute("CREATE TABLE later AS SELECT 1 AS one");
+    let third = shop.backup();
+    shop.database.execute("DROP TABLE later");
+    let fourth = shop.backup();
+    assert_eq!(shop.manifest(&fourth)["shrank"]["since"], third.as_str());
+}
+
+#[test]
 fn a_backup_found_bad_is_no_recovery_point_any_more_and_could_not_run_changes_nothing() {
     let shop = Shop::open();
     let (first, second) = (shop.backup(), shop.backup());

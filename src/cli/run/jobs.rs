@@ -141,7 +141,7 @@ impl Common {
         match &self.schedule {
             // Nothing to restore or to remove: that there is no backup, the backups' own runs tell.
             _ if self.task != Task::Backup && self.watcher.known().has_no_backup(&self.target.name) => None,
-            Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(&runs), &runs, now),
+            Schedule::AfterEveryBackup => agenda::after_backup(self.newest_backup(&runs, now), &runs, now),
             clock if runs.is_empty() => agenda::by_the_clock(clock, &runs, self.possible_since(), now),
             clock => agenda::by_the_clock(clock, &runs, self.since, now),
         }
@@ -169,16 +169,21 @@ impl Common {
         runs
     }
 
-    fn newest_backup(&self, tests: &[PastRun]) -> Option<NewestBackup> {
+    /// The backup that a test would choose now.
+    fn newest_backup(&self, tests: &[PastRun], now: DateTime<Utc>) -> Option<NewestBackup> {
         let known = self.watcher.known();
-        let manifests = &known.manifests.get(&self.target.name)?.readable;
+        let manifests = known.manifests.get(&self.target.name)?;
         let verdicts = Verdicts::of(&self.target.name, known.history.iter());
         let tested = |id| verdicts.last_test_at(id).is_some() || verdicts.is_bad(id);
         let finished_at = |manifest| taken_at(&known.history, manifest);
-        let newest = manifests.last()?;
+        let newest = manifests.newest_at(now)?;
         // Backups from before restore tests were asked for were never missed.
         let last_test = tests.iter().rfind(|test| test.end != End::Cancelled);
-        let passed_over = manifests.iter().rev().skip(1).filter(|manifest| {
+        let before = manifests
+            .readable
+            .iter()
+            .filter(|one| one.order() < newest.order());
+        let passed_over = before.filter(|manifest| {
             last_test.is_some_and(|test| finished_at(manifest) > test.started_at) && !tested(&manifest.id)
         });
         Some(NewestBackup {

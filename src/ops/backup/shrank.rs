@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
@@ -69,7 +70,10 @@ pub(super) async fn look(
     notes: &Notebook,
 ) -> Option<Shrank> {
     notes.lock().counts = Some(Counts::of(contents));
-    let (since, before) = match counts_of_newest(context, &target.name).await {
+    // By the source's clock, as the backups before it are.
+    let own_time = notes.lock().backup.as_ref().and_then(BackupId::time);
+    let now_there = own_time.unwrap_or_else(context.clock);
+    let (since, before) = match counts_of_newest(context, &target.name, now_there).await {
         Ok(found) => found?,
         Err(why) => {
             let message = format!("unknown whether content shrank since the backup before: {why}");
@@ -126,9 +130,10 @@ fn note_path(context: &Context, target: &TargetName) -> PathBuf {
 async fn counts_of_newest(
     context: &Context,
     target: &TargetName,
+    now_there: DateTime<Utc>,
 ) -> Result<Option<(BackupId, Counts)>, String> {
     let repository = &context.repository;
-    let newest = newest(context, target).await;
+    let newest = newest(context, target, now_there).await;
     let Some(id) = newest.map_err(|error| crate::ops::chain(&error))? else {
         return Ok(None);
     };
@@ -163,13 +168,17 @@ async fn read_counts(context: &Context, manifest: &Manifest) -> Result<Counts, R
     Ok(Counts::of(&reader.contents(manifest).await?))
 }
 
-async fn newest(context: &Context, target: &TargetName) -> Result<Option<BackupId>, RepositoryError> {
-    let mut ids = context.repository.newest_ids(target).await?;
+async fn newest(
+    context: &Context,
+    target: &TargetName,
+    now_there: DateTime<Utc>,
+) -> Result<Option<BackupId>, RepositoryError> {
+    let mut ids = context.repository.newest_ids(target, now_there).await?;
     if ids.len() < 2 {
         return Ok(ids.pop());
     }
     let manifests = context.repository.manifests(target).await?;
-    Ok(manifests.newest().map(|manifest| manifest.id.clone()))
+    Ok(manifests.newest_at(now_there).map(|manifest| manifest.id.clone()))
 }
 
 /// A note that is missing, or of no use, is no note.

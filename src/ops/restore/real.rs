@@ -214,7 +214,8 @@ async fn prepare(
         )));
     }
     let begun = Marker::find(&session).await?;
-    let manifest = source::locate(&context.repository, target, &choice(begun.as_deref(), options)).await?;
+    let choice = choice(begun.as_deref(), options);
+    let manifest = source::locate(&context.repository, target, &choice, (context.clock)()).await?;
     if begun.is_none()
         && let Some(objects) = destination::user_objects(&session).await?
     {

@@ -7,11 +7,11 @@ use chrono::{DateTime, Utc};
 use crate::encryption::Identities;
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Contents;
-use crate::model::manifest::{Manifest, Object};
+use crate::model::manifest::{Manifest, Object, RecoveryPoint};
 use crate::model::target_name::TargetName;
 use crate::ops::keys::Keys;
 use crate::ops::packing::Unpacker;
-use crate::repository::{Repository, Unreadable};
+use crate::repository::{Manifests, Repository, Unreadable};
 
 use super::RestoreError;
 use super::left_out::LeftOut;
@@ -49,22 +49,60 @@ impl Backup {
     }
 }
 
-/// Finds the backup in the repository.
+/// Finds the backup that is to be restored.
 pub(in crate::ops) async fn locate(
     repository: &Repository,
     target: &TargetName,
     choice: &Choice,
+    now: DateTime<Utc>,
 ) -> Result<Manifest, RestoreError> {
-    let missing = || RestoreError::NoBackup(target.to_string(), repository.location());
-    let id = match choice {
-        Choice::Exactly(id) => id.clone(),
-        Choice::Newest => newest_until(repository, target, None)
-            .await?
-            .ok_or_else(missing)?,
-        Choice::Before(time) => newest_until(repository, target, Some(*time))
-            .await?
-            .ok_or_else(missing)?,
+    if *choice == Choice::Newest {
+        refuse_the_future(&repository.manifests(target).await?, now)?;
+    }
+    find(repository, target, choice).await
+}
+
+/// Finds the backup that is to be tested: the newest at this moment, for nobody is there to be asked which one that is.
+pub(in crate::ops) async fn locate_for_test(
+    repository: &Repository,
+    target: &TargetName,
+    choice: &Choice,
+    now: DateTime<Utc>,
+) -> Result<Manifest, RestoreError> {
+    if *choice == Choice::Newest {
+        let present = Choice::Before(RecoveryPoint::last_believed(now));
+        match find(repository, target, &present).await {
+            Err(RestoreError::NoBackup(..)) => {}
+            found => return found,
+        }
+    }
+    find(repository, target, choice).await
+}
+
+/// Where a source's clock was wrong, the newest backup by its date need not be the newest.
+fn refuse_the_future(manifests: &Manifests, now: DateTime<Utc>) -> Result<(), RestoreError> {
+    match (manifests.newest(), manifests.newest_at(now)) {
+        (Some(ahead), Some(present)) if ahead.id != present.id => Err(RestoreError::Refused(format!(
+            "which backup is the newest is not known: {} says that it is of a time to come, so the source's clock was wrong when it was taken, and the newest of the others is {}: name the one you want with --backup",
+            ahead.id, present.id
+        ))),
+        _ => Ok(()),
+    }
+}
+
+async fn find(
+    repository: &Repository,
+    target: &TargetName,
+    choice: &Choice,
+) -> Result<Manifest, RestoreError> {
+    let moment = match choice {
+        Choice::Exactly(id) => return Ok(repository.manifest(target, id).await?),
+        Choice::Newest => None,
+        Choice::Before(time) => Some(*time),
     };
+    let id = newest_until(repository, target, moment)
+        .await?
+        .ok_or_else(|| RestoreError::NoBackup(target.to_string(), repository.location()))?;
     // As it is stored now: the choice may come from a copy of it on this machine.
     Ok(repository.manifest(target, &id).await?)
 }
@@ -176,5 +214,45 @@ fn damaged(object: &Object, error: &dyn std::error::Error) -> RestoreError {
     RestoreError::Damaged {
         object: object.key.clone(),
         what: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::test_support::{id, manifest, memory_repository, target, time};
+
+    const HOUR: i64 = 3600;
+
+    #[tokio::test]
+    async fn of_what_lies_in_the_future_a_test_takes_nothing_and_a_restore_asks() {
+        let (repository, _) = memory_repository().await;
+        for number in [1, 2, 48] {
+            repository.put_manifest(&manifest(number)).await.unwrap();
+        }
+        let tested = async |hour: i64| {
+            let now = time(hour * HOUR);
+            let found = locate_for_test(&repository, &target(), &Choice::Newest, now).await;
+            found.unwrap().id
+        };
+        assert_eq!(tested(1).await, id(1));
+        assert_eq!(tested(3).await, id(2));
+        assert_eq!(tested(48).await, id(48), "its time has come");
+        assert_eq!(tested(0).await, id(48), "all lie in the future");
+
+        let restored = async |choice: Choice, hour: i64| {
+            let found = locate(&repository, &target(), &choice, time(hour * HOUR)).await;
+            found
+                .map(|manifest| manifest.id)
+                .map_err(|error| error.to_string())
+        };
+        let refusal = restored(Choice::Newest, 3).await.unwrap_err();
+        for part in [id(48).to_string(), id(2).to_string(), "--backup".to_owned()] {
+            assert!(refusal.contains(&part), "{refusal}");
+        }
+        assert_eq!(restored(Choice::Exactly(id(48)), 3).await, Ok(id(48)));
+        assert_eq!(restored(Choice::Before(time(2 * HOUR)), 3).await, Ok(id(2)));
+        assert_eq!(restored(Choice::Newest, 48).await, Ok(id(48)));
+        assert_eq!(restored(Choice::Newest, 0).await, Ok(id(48)));
     }
 }

@@ -14,36 +14,43 @@ use crate::ops::target::Target;
 use super::{Findings, Options};
 
 /// The recovery point actual that the RPO is judged on, with its basis.
-///
-/// The worst moment of the backup cycle, or the age of what was recovered, whichever is worse: of an older backup than
-/// the newest only the cycle counts, since nobody would have recovered to it at the time of the test.
 pub(super) async fn rpo(
     context: &Context,
     target: &Target,
     manifest: Option<&Manifest>,
     started_at: DateTime<Utc>,
 ) -> ObjectiveResult {
-    let objective = target.rpo.map(|rpo| rpo.as_secs_f64());
     let unknown = unknown_rpo(target);
     let Some(manifest) = manifest else { return unknown };
     let Ok(listed) = context.repository.manifests(&target.name).await else {
         return unknown;
     };
-    let manifests = listed.readable;
-    let newest = manifests.last().is_some_and(|newest| newest.id == manifest.id);
-    let (cycle, age) = if newest {
-        let age = (started_at - manifest.recovery_point.at).as_seconds_f64();
-        (cycle_ended_by_rpa_seconds(&manifests, &manifest.id), Some(age))
-    } else {
-        (cycle_rpa_seconds(&manifests, &manifest.id), None)
-    };
-    match (cycle, age) {
-        (Some(cycle), Some(age)) if age > cycle => {
-            judged(objective, age, "age of the recovery point when the test started")
-        }
-        (Some(cycle), _) => judged(objective, cycle, "worst moment of the backup cycle"),
-        (None, Some(age)) => judged(objective, age, "age of the recovery point when the test started"),
-        (None, None) => unknown,
+    match achieved(listed.readable, manifest, started_at) {
+        Some((seconds, basis)) => judged(unknown.objective_seconds, seconds, basis),
+        None => unknown,
+    }
+}
+
+/// The worst moment of the backup cycle, or the age of what was recovered, whichever is worse: of an older backup than
+/// the newest only the cycle counts, since nobody would have recovered to it at the time of the test. Of what time a
+/// backup from the future is, nobody knows.
+fn achieved(
+    mut manifests: Vec<Manifest>,
+    tested: &Manifest,
+    started_at: DateTime<Utc>,
+) -> Option<(f64, &'static str)> {
+    manifests.retain(|one| !one.recovery_point.is_in_the_future(started_at));
+    if tested.recovery_point.is_in_the_future(started_at) {
+        return None;
+    }
+    let cycle = "worst moment of the backup cycle";
+    if manifests.last().is_some_and(|newest| newest.id != tested.id) {
+        return Some((cycle_rpa_seconds(&manifests, &tested.id)?, cycle));
+    }
+    let age = (started_at - tested.recovery_point.at).as_seconds_f64();
+    match cycle_ended_by_rpa_seconds(&manifests, &tested.id) {
+        Some(seconds) if seconds >= age => Some((seconds, cycle)),
+        _ => Some((age, "age of the recovery point when the test started")),
     }
 }
 
@@ -155,5 +162,34 @@ pub(super) fn verdict(
     match result {
         Ok(()) => (Verdict::Passed, None),
         Err(error) => (error.verdict(), Some(crate::ops::chain(error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::samples::{manifest, time};
+
+    const HOUR: i64 = 3600;
+    const CYCLE: &str = "worst moment of the backup cycle";
+    const AGE: &str = "age of the recovery point when the test started";
+
+    /// Of the backups at hours 1, 2 and 48, ten minutes long each, one that was tested at this second.
+    fn of(tested: i64, started: i64) -> Option<(f64, &'static str)> {
+        let manifests = [1, 2, 48].map(manifest);
+        achieved(manifests.into(), &manifest(tested), time(started))
+    }
+
+    #[test]
+    fn the_rpo_is_judged_on_the_worse_of_cycle_and_age_and_on_no_backup_from_the_future() {
+        assert_eq!(of(2, 2 * HOUR + 900), Some((4200.0, CYCLE)));
+        assert_eq!(of(2, 4 * HOUR), Some((7200.0, AGE)));
+        assert_eq!(
+            of(1, 4 * HOUR),
+            Some((4200.0, CYCLE)),
+            "an older one than the newest"
+        );
+        assert_eq!(of(1, HOUR + 900), Some((900.0, AGE)), "it is the first");
+        assert_eq!(of(48, 4 * HOUR), None, "of what time it is, nobody knows");
     }
 }

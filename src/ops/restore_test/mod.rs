@@ -156,7 +156,8 @@ async fn perform(
     scratch: &mut Option<Scratch>,
 ) -> Result<(), RestoreError> {
     phases.begin("locate");
-    let manifest = source::locate(&context.repository, &target.name, &options.choice).await?;
+    let now = (context.clock)();
+    let manifest = source::locate_for_test(&context.repository, &target.name, &options.choice, now).await?;
     found.manifest = Some(manifest.clone());
     run.note_backup(&manifest.id)
         .map_err(|error| RestoreError::Refused(error.to_string()))?;

@@ -107,7 +107,8 @@ pub(super) async fn prepare(
         )));
     }
     let state = look(&session, options).await?;
-    let manifest = source::locate(&context.repository, target, &options.choice).await?;
+    let now = (context.clock)();
+    let manifest = source::locate(&context.repository, target, &options.choice, now).await?;
     let reader = Reader::open(&context.keys, &context.repository, &manifest).await?;
     let contents = reader.contents(&manifest).await?;
     let selection = Selection::find(&contents, &options.tables).map_err(RestoreError::Refused)?;
