@@ -22,6 +22,9 @@ pub struct Manifest {
     /// From a monotonic clock.
     pub duration_seconds: f64,
     pub recovery_point: RecoveryPoint,
+    /// The source's clock minus that of the machine that took the backup, when it began; `None` where nobody noted it.
+    #[serde(default)]
+    pub clock_skew_seconds: Option<f64>,
     /// The heartbeat of this target in the snapshot, as its row says; `None` where there is none.
     #[serde(default)]
     pub heartbeat: Option<DateTime<Utc>>,
@@ -57,7 +60,25 @@ impl Manifest {
     /// What backups are ordered by, the newest last. Several have one recovery point where a standby stood still between
     /// them; the end of an id is random, and says nothing.
     pub fn order(&self) -> (DateTime<Utc>, DateTime<Utc>, &BackupId) {
-        (self.recovery_point.at, self.started_at, &self.id)
+        let here = |moment| self.on_our_clock(moment);
+        (here(self.recovery_point.at), here(self.started_at), &self.id)
+    }
+
+    /// A moment of the source's clock on that of the machine that took the backup, where that one was wrong by what is
+    /// known. Differences that are usual between clocks are left: they were not measured to the second.
+    pub fn on_our_clock(&self, moment: DateTime<Utc>) -> DateTime<Utc> {
+        let wrong_by = self
+            .clock_skew_seconds
+            .filter(|skew| skew.abs() >= WRONG_CLOCK_SECONDS);
+        let skew = wrong_by.and_then(|skew| TimeDelta::try_milliseconds((skew * 1000.0).round() as i64));
+        skew.and_then(|skew| moment.checked_sub_signed(skew))
+            .unwrap_or(moment)
+    }
+
+    /// Whether it says that it is of a time to come, by more than clocks differ: one of them was wrong, and nobody knows of
+    /// what time it is.
+    pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
+        self.on_our_clock(self.recovery_point.at) > now + CLOCK_TOLERANCE
     }
 
     /// Every object of the backup, the manifest itself excepted.
@@ -100,18 +121,16 @@ pub struct RecoveryPoint {
     pub basis: RecoveryPointBasis,
 }
 
+/// From so many seconds on, a source's clock counts as wrong: the alert on it says so from there.
+const WRONG_CLOCK_SECONDS: f64 = 60.0;
+
 /// Clocks differ a little.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 impl RecoveryPoint {
     /// Whether it lies after this moment by more than clocks differ: then the source's clock was wrong.
     pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
-        self.at > Self::last_believed(now)
-    }
-
-    /// The last moment that no clock was wrong for.
-    pub fn last_believed(now: DateTime<Utc>) -> DateTime<Utc> {
-        now + CLOCK_TOLERANCE
+        self.at > now + CLOCK_TOLERANCE
     }
 }
 

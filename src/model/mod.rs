@@ -23,6 +23,7 @@ pub(crate) mod samples;
 pub mod schedule;
 pub mod schema_text;
 pub mod secret;
+pub mod source_clock;
 pub mod suggestion;
 pub mod target_name;
 pub mod time_zone;

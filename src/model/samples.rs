@@ -41,6 +41,7 @@ pub(crate) fn manifest(number: i64) -> Manifest {
             at: time(number * 3600),
             basis: RecoveryPointBasis::Snapshot,
         },
+        clock_skew_seconds: None,
         heartbeat: None,
         snapshot: "1:1:".to_owned(),
         lsn: "0/1".to_owned(),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::journal::{ChainProblem, History};
@@ -16,6 +16,7 @@ use crate::model::manifest::{Manifest, RecoveryPoint};
 use crate::model::record::{
     BackupRecord, Entry, InterruptedRecord, ObjectiveResult, Outcome, Record, RestoreTestRecord, Verdict,
 };
+use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::{PruneRecord, acknowledged};
 use crate::model::verdicts::Verdicts;
@@ -165,9 +166,12 @@ pub(super) fn fold<'a>(
         .copied()
         .filter(|manifest| !runs.verdicts.is_bad(&manifest.id))
         .collect();
-    let newest = ordered.last().copied();
     let clock_skew_seconds = clock_skew_seconds.or_else(|| runs.clock_skew_seconds());
     let now_there = source_clock(now, clock_skew_seconds);
+    let newest_present = ordered
+        .iter()
+        .rfind(|manifest| !manifest.recovery_point.is_in_the_future(now_there));
+    let newest = newest_present.or(ordered.last()).copied();
     let (future, present): (Vec<&Manifest>, Vec<&Manifest>) = good
         .iter()
         .partition(|manifest| manifest.recovery_point.is_in_the_future(now_there));
@@ -305,12 +309,6 @@ impl<'a> Runs<'a> {
             runs_interrupted: self.interrupted.len() as u64,
         }
     }
-}
-
-/// Our clock, moved to the source's as far as the skew is known.
-pub(super) fn source_clock(now: DateTime<Utc>, clock_skew_seconds: Option<f64>) -> DateTime<Utc> {
-    let skew = clock_skew_seconds.unwrap_or(0.0) * 1000.0;
-    now + TimeDelta::milliseconds(skew.round() as i64)
 }
 
 fn backup_status(manifest: &Manifest, runs: &Runs<'_>) -> BackupStatus {

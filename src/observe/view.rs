@@ -9,10 +9,11 @@ use serde::Serialize;
 use crate::journal::{ChainProblem, RunStart, Task};
 use crate::model::backup_id::BackupId;
 use crate::model::record::{Entry, Record};
+use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::observe::gathered::{AlertsState, Gathered, HeartbeatState, RaisedTest, TaskState};
 use crate::observe::measures::{Counted, Measures};
-use crate::observe::status::{self, Recorded, TargetFacts, TargetStatus, source_clock};
+use crate::observe::status::{self, Recorded, TargetFacts, TargetStatus};
 
 /// A heartbeat that was written within so many of its intervals still tells the source's clock.
 const FRESH_INTERVALS: u32 = 3;

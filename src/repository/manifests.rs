@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::{FORMAT, Manifest, RecoveryPoint};
+use crate::model::manifest::{FORMAT, Manifest};
 use crate::model::target_name::TargetName;
 use crate::repository::{Error, Repository, format_of, keys, to_json};
 use crate::store::Key;
@@ -75,7 +75,8 @@ impl Manifests {
     /// The newest one as far as this moment can tell: one from the future counts only where there is no other, else it would
     /// be taken for the newest until its time has come.
     pub fn newest_at(&self, now: DateTime<Utc>) -> Option<&Manifest> {
-        let present = self.newest_before(RecoveryPoint::last_believed(now));
+        let mut newest_first = self.readable.iter().rev();
+        let present = newest_first.find(|manifest| !manifest.is_in_the_future(now));
         present.or_else(|| self.newest())
     }
 

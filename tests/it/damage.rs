@@ -236,6 +236,7 @@ fn a_backup_from_a_source_whose_clock_was_ahead_is_not_taken_for_the_newest_in_s
 
     let record = shop.restore_test().expect_code(0).json();
     assert_eq!(record["backup"], first.as_str());
+    assert_eq!(shop.status().json()["newest_backup"]["id"], first.as_str());
     let passed = shop
         .ernstfall()
         .run(["restore-test", "shop", "--backup", future, "--json"])

@@ -264,6 +264,7 @@ impl Watcher {
         let mut known = self.lock();
         known.manifests.retain(|name, _| configured(name));
         known.looks.retain(|name, _| configured(name));
+        known.to_look_at.retain(configured);
     }
 
     fn begin_look(&self) -> u64 {

@@ -32,9 +32,11 @@ pub(super) fn end_of_run(outcome: Outcome) -> End {
     }
 }
 
-/// The same of a restore test: a bad backup is a result like any other.
+/// The same of a restore test: a bad backup is a result like any other. Where a manifest could not be read, so that nobody
+/// knows which backup was tested, no backup is tested, and the same would be due again at once.
 pub(super) fn end_of_test(record: &RestoreTestRecord) -> End {
     match record.verdict {
+        Verdict::Failed if record.backup.is_none() => End::CouldNotRun,
         Verdict::Passed | Verdict::Failed => End::Done,
         Verdict::CouldNotRun if record.cancelled => End::Cancelled,
         Verdict::CouldNotRun => End::CouldNotRun,
@@ -67,4 +69,20 @@ fn past_run(record: &Record) -> Option<(Task, PastRun)> {
             end,
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::samples::restore_test;
+
+    #[test]
+    fn a_test_that_found_no_backup_to_test_is_tried_again_and_not_at_once() {
+        let Record::RestoreTest(mut record) = restore_test(1, Verdict::Failed, 100) else {
+            unreachable!("the sample is a restore test");
+        };
+        assert_eq!(end_of_test(&record), End::Done);
+        record.backup = None;
+        assert_eq!(end_of_test(&record), End::CouldNotRun);
+    }
 }

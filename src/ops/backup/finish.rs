@@ -213,6 +213,7 @@ pub(super) async fn store(
         finished_at: started_at,
         duration_seconds: 0.0,
         recovery_point: recoverable.point,
+        clock_skew_seconds: notes.lock().clock_skew_seconds,
         heartbeat: recoverable.heartbeat,
         snapshot: exporter.snapshot,
         lsn: exporter.lsn,

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{Contents, Table, TableName};
 use crate::model::manifest::{FORMAT, Manifest, Shrank};
+use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::CONTENT_SHRANK;
 use crate::model::verification::{Finding, Severity};
@@ -70,10 +70,8 @@ pub(super) async fn look(
     notes: &Notebook,
 ) -> Option<Shrank> {
     notes.lock().counts = Some(Counts::of(contents));
-    // By the source's clock, as the backups before it are.
-    let own_time = notes.lock().backup.as_ref().and_then(BackupId::time);
-    let now_there = own_time.unwrap_or_else(context.clock);
-    let (since, before) = match counts_of_newest(context, &target.name, now_there).await {
+    let skew = notes.lock().clock_skew_seconds;
+    let (since, before) = match counts_of_newest(context, &target.name, skew).await {
         Ok(found) => found?,
         Err(why) => {
             let message = format!("unknown whether content shrank since the backup before: {why}");
@@ -130,10 +128,10 @@ fn note_path(context: &Context, target: &TargetName) -> PathBuf {
 async fn counts_of_newest(
     context: &Context,
     target: &TargetName,
-    now_there: DateTime<Utc>,
+    clock_skew_seconds: Option<f64>,
 ) -> Result<Option<(BackupId, Counts)>, String> {
     let repository = &context.repository;
-    let newest = newest(context, target, now_there).await;
+    let newest = newest(context, target, clock_skew_seconds).await;
     let Some(id) = newest.map_err(|error| crate::ops::chain(&error))? else {
         return Ok(None);
     };
@@ -171,14 +169,16 @@ async fn read_counts(context: &Context, manifest: &Manifest) -> Result<Counts, R
 async fn newest(
     context: &Context,
     target: &TargetName,
-    now_there: DateTime<Utc>,
+    clock_skew_seconds: Option<f64>,
 ) -> Result<Option<BackupId>, RepositoryError> {
+    let now = (context.clock)();
+    let now_there = source_clock(now, clock_skew_seconds);
     let mut ids = context.repository.newest_ids(target, now_there).await?;
     if ids.len() < 2 {
         return Ok(ids.pop());
     }
     let manifests = context.repository.manifests(target).await?;
-    Ok(manifests.newest_at(now_there).map(|manifest| manifest.id.clone()))
+    Ok(manifests.newest_at(now).map(|manifest| manifest.id.clone()))
 }
 
 /// A note that is missing, or of no use, is no note.

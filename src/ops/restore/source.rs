@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::encryption::Identities;
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Contents;
-use crate::model::manifest::{Manifest, Object, RecoveryPoint};
+use crate::model::manifest::{CLOCK_TOLERANCE, Manifest, Object};
 use crate::model::target_name::TargetName;
 use crate::ops::keys::Keys;
 use crate::ops::packing::Unpacker;
@@ -56,10 +56,21 @@ pub(in crate::ops) async fn locate(
     choice: &Choice,
     now: DateTime<Utc>,
 ) -> Result<Manifest, RestoreError> {
-    if *choice == Choice::Newest {
-        refuse_the_future(&repository.manifests(target).await?, now)?;
-    }
-    find(repository, target, choice).await
+    let id = match choice {
+        Choice::Exactly(id) => Some(id.clone()),
+        Choice::Newest => {
+            let manifests = repository.manifests(target).await?;
+            let newest = unless_damaged(repository, &manifests, manifests.newest_at(now), None)?;
+            refuse_the_future(&manifests, newest, now)?;
+            newest.map(|newest| newest.id.clone())
+        }
+        Choice::Before(time) => {
+            let manifests = repository.manifests(target).await?;
+            let newest = manifests.newest_before(*time);
+            unless_damaged(repository, &manifests, newest, Some(*time))?.map(|newest| newest.id.clone())
+        }
+    };
+    read(repository, target, id).await
 }
 
 /// Finds the backup that is to be tested: the newest at this moment, for nobody is there to be asked which one that is.
@@ -69,58 +80,56 @@ pub(in crate::ops) async fn locate_for_test(
     choice: &Choice,
     now: DateTime<Utc>,
 ) -> Result<Manifest, RestoreError> {
-    if *choice == Choice::Newest {
-        let present = Choice::Before(RecoveryPoint::last_believed(now));
-        match find(repository, target, &present).await {
-            Err(RestoreError::NoBackup(..)) => {}
-            found => return found,
-        }
+    if *choice != Choice::Newest {
+        return locate(repository, target, choice, now).await;
     }
-    find(repository, target, choice).await
+    let manifests = repository.manifests(target).await?;
+    let until = Some(now + CLOCK_TOLERANCE);
+    let newest = unless_damaged(repository, &manifests, manifests.newest_at(now), until)?;
+    read(repository, target, newest.map(|newest| newest.id.clone())).await
 }
 
-/// Where a source's clock was wrong, the newest backup by its date need not be the newest.
-fn refuse_the_future(manifests: &Manifests, now: DateTime<Utc>) -> Result<(), RestoreError> {
-    match (manifests.newest(), manifests.newest_at(now)) {
-        (Some(ahead), Some(present)) if ahead.id != present.id => Err(RestoreError::Refused(format!(
-            "which backup is the newest is not known: {} says that it is of a time to come, so the source's clock was wrong when it was taken, and the newest of the others is {}: name the one you want with --backup",
-            ahead.id, present.id
-        ))),
-        _ => Ok(()),
-    }
-}
-
-async fn find(
+async fn read(
     repository: &Repository,
     target: &TargetName,
-    choice: &Choice,
+    id: Option<BackupId>,
 ) -> Result<Manifest, RestoreError> {
-    let moment = match choice {
-        Choice::Exactly(id) => return Ok(repository.manifest(target, id).await?),
-        Choice::Newest => None,
-        Choice::Before(time) => Some(*time),
-    };
-    let id = newest_until(repository, target, moment)
-        .await?
-        .ok_or_else(|| RestoreError::NoBackup(target.to_string(), repository.location()))?;
+    let id = id.ok_or_else(|| RestoreError::NoBackup(target.to_string(), repository.location()))?;
     // As it is stored now: the choice may come from a copy of it on this machine.
     Ok(repository.manifest(target, &id).await?)
 }
 
+/// Where a clock was wrong, the newest backup by its date need not be the newest.
+fn refuse_the_future(
+    manifests: &Manifests,
+    newest: Option<&Manifest>,
+    now: DateTime<Utc>,
+) -> Result<(), RestoreError> {
+    let future = |one: &&Manifest| one.is_in_the_future(now);
+    let (Some(ahead), Some(newest)) = (manifests.readable.iter().rfind(future), newest) else {
+        return Ok(());
+    };
+    let others = match (future(&newest), &manifests.unreadable[..]) {
+        (false, _) => format!("the newest of the others is {}", newest.id),
+        (true, []) => return Ok(()),
+        (true, _) => "the manifests of others cannot be read".to_owned(),
+    };
+    Err(RestoreError::Refused(format!(
+        "which backup is the newest is not known: {} is dated later than the clock of this machine ({now}), so one of the clocks was wrong, and {others}: name the one you want with --backup",
+        ahead.id
+    )))
+}
+
 /// The newest backup up to a moment. A damaged manifest must not make an older backup the newest in silence: whoever
 /// wants that one names it.
-async fn newest_until(
+fn unless_damaged<'a>(
     repository: &Repository,
-    target: &TargetName,
-    moment: Option<DateTime<Utc>>,
-) -> Result<Option<BackupId>, RestoreError> {
-    let manifests = repository.manifests(target).await?;
-    let newest = match moment {
-        Some(moment) => manifests.newest_before(moment),
-        None => manifests.newest(),
-    };
+    manifests: &Manifests,
+    newest: Option<&'a Manifest>,
+    until: Option<DateTime<Utc>>,
+) -> Result<Option<&'a Manifest>, RestoreError> {
     // Ids begin with the time, and sort by it; those of the moment's own second count as not after it.
-    let last = moment.map(|moment| BackupId::new(moment, u16::MAX));
+    let last = until.map(|moment| BackupId::new(moment, u16::MAX));
     let damaged = manifests
         .unreadable
         .iter()
@@ -128,8 +137,8 @@ async fn newest_until(
     let newest_damaged = damaged
         .filter(|(id, _)| last.as_ref().is_none_or(|last| *id <= last))
         .max_by_key(|(id, _)| *id);
-    match (newest_damaged, newest) {
-        (Some((id, unreadable)), newest) if newest.is_none_or(|newest| newest.id.second() <= id.second()) => {
+    match newest_damaged {
+        Some((id, unreadable)) if newest.is_none_or(|newest| newest.id.second() <= id.second()) => {
             let instead = newest.map_or_else(
                 || "and there is no backup before it".to_owned(),
                 |newest| format!("and the backup before it is {}: name it with --backup", newest.id),
@@ -140,7 +149,7 @@ async fn newest_until(
             };
             Err(unreadable.error(repository.location()).into())
         }
-        _ => Ok(newest.map(|newest| newest.id.clone())),
+        _ => Ok(newest),
     }
 }
 
@@ -220,7 +229,9 @@ fn damaged(object: &Object, error: &dyn std::error::Error) -> RestoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::keys;
     use crate::repository::test_support::{id, manifest, memory_repository, target, time};
+    use crate::store::Store;
 
     const HOUR: i64 = 3600;
 
@@ -254,5 +265,27 @@ mod tests {
         assert_eq!(restored(Choice::Before(time(2 * HOUR)), 3).await, Ok(id(2)));
         assert_eq!(restored(Choice::Newest, 48).await, Ok(id(48)));
         assert_eq!(restored(Choice::Newest, 0).await, Ok(id(48)));
+    }
+
+    #[tokio::test]
+    async fn a_damaged_manifest_is_told_although_another_lies_in_the_future() {
+        let (repository, store) = memory_repository().await;
+        repository.put_manifest(&manifest(48)).await.unwrap();
+        let damaged = keys::manifest_key(&target(), &id(2));
+        store.put_new(&damaged, "{}".into()).await.unwrap();
+        let now = time(3 * HOUR);
+        let tested = locate_for_test(&repository, &target(), &Choice::Newest, now).await;
+        assert_eq!(tested.unwrap().id, id(48), "it is the only one that can be read");
+        let told = async || {
+            let restored = locate(&repository, &target(), &Choice::Newest, now).await;
+            restored.unwrap_err().to_string()
+        };
+        let refusal = told().await;
+        assert!(refusal.contains("cannot be read"), "{refusal}");
+        repository.put_manifest(&manifest(1)).await.unwrap();
+        let refusal = told().await;
+        assert!(refusal.contains(damaged.as_str()), "{refusal}");
+        let tested = locate_for_test(&repository, &target(), &Choice::Newest, now).await;
+        assert!(tested.unwrap_err().to_string().contains(damaged.as_str()));
     }
 }

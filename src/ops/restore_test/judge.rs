@@ -10,6 +10,7 @@ use crate::model::verification::Verification;
 use crate::ops::context::{Context, Halt};
 use crate::ops::restore::RestoreError;
 use crate::ops::target::Target;
+use crate::repository::Manifests;
 
 use super::{Findings, Options};
 
@@ -25,7 +26,7 @@ pub(super) async fn rpo(
     let Ok(listed) = context.repository.manifests(&target.name).await else {
         return unknown;
     };
-    match achieved(listed.readable, manifest, started_at) {
+    match achieved(listed, manifest, started_at) {
         Some((seconds, basis)) => judged(unknown.objective_seconds, seconds, basis),
         None => unknown,
     }
@@ -35,20 +36,20 @@ pub(super) async fn rpo(
 /// the newest only the cycle counts, since nobody would have recovered to it at the time of the test. Of what time a
 /// backup from the future is, nobody knows.
 fn achieved(
-    mut manifests: Vec<Manifest>,
+    mut listed: Manifests,
     tested: &Manifest,
     started_at: DateTime<Utc>,
 ) -> Option<(f64, &'static str)> {
-    manifests.retain(|one| !one.recovery_point.is_in_the_future(started_at));
-    if tested.recovery_point.is_in_the_future(started_at) {
+    if tested.is_in_the_future(started_at) {
         return None;
     }
+    listed.readable.retain(|one| !one.is_in_the_future(started_at));
     let cycle = "worst moment of the backup cycle";
-    if manifests.last().is_some_and(|newest| newest.id != tested.id) {
-        return Some((cycle_rpa_seconds(&manifests, &tested.id)?, cycle));
+    if listed.newest().is_some_and(|newest| newest.id != tested.id) {
+        return Some((cycle_rpa_seconds(&listed.readable, &tested.id)?, cycle));
     }
-    let age = (started_at - tested.recovery_point.at).as_seconds_f64();
-    match cycle_ended_by_rpa_seconds(&manifests, &tested.id) {
+    let age = (started_at - tested.on_our_clock(tested.recovery_point.at)).as_seconds_f64();
+    match cycle_ended_by_rpa_seconds(&listed.readable, &tested.id) {
         Some(seconds) if seconds >= age => Some((seconds, cycle)),
         _ => Some((age, "age of the recovery point when the test started")),
     }
@@ -176,8 +177,11 @@ mod tests {
 
     /// Of the backups at hours 1, 2 and 48, ten minutes long each, one that was tested at this second.
     fn of(tested: i64, started: i64) -> Option<(f64, &'static str)> {
-        let manifests = [1, 2, 48].map(manifest);
-        achieved(manifests.into(), &manifest(tested), time(started))
+        let listed = Manifests {
+            readable: [1, 2, 48].map(manifest).into(),
+            unreadable: Vec::new(),
+        };
+        achieved(listed, &manifest(tested), time(started))
     }
 
     #[test]
@@ -191,5 +195,6 @@ mod tests {
         );
         assert_eq!(of(1, HOUR + 900), Some((900.0, AGE)), "it is the first");
         assert_eq!(of(48, 4 * HOUR), None, "of what time it is, nobody knows");
+        assert_eq!(of(48, -HOUR), None, "nor where all lie in the future");
     }
 }
