@@ -29,10 +29,7 @@ pub(crate) fn by_recovery_point<'a>(manifests: impl Iterator<Item = &'a Manifest
 }
 
 pub(crate) fn cycle_between(begin: &Manifest, end: &Manifest) -> Option<f64> {
-    let seconds = seconds_between(
-        begin.on_our_clock(begin.recovery_point.at),
-        end.on_our_clock(end.finished_at),
-    );
+    let seconds = seconds_between(begin.recovery_point.at, end.finished_at);
     // Less than nothing was never lost: the source's clock was set back, and nothing is known.
     (seconds >= 0.0).then_some(seconds)
 }
@@ -55,24 +52,6 @@ mod tests {
         assert_eq!(cycle_rpa_seconds(&manifests, &id(9)), None);
         assert_eq!(cycle_ended_by_rpa_seconds(&manifests, &id(3)), Some(7800.0));
         assert_eq!(cycle_ended_by_rpa_seconds(&manifests, &id(0)), None);
-    }
-
-    #[test]
-    fn a_clock_that_is_known_to_have_been_wrong_changes_neither_the_order_nor_the_cycle() {
-        let mut wrong = manifest(48);
-        wrong.clock_skew_seconds = Some(46.0 * 3600.0);
-        let manifests = [manifest(1), wrong.clone(), manifest(3)];
-        assert_eq!(cycle_rpa_seconds(&manifests, &id(1)), Some(4200.0));
-        assert_eq!(cycle_ended_by_rpa_seconds(&manifests, &id(3)), Some(4200.0));
-        assert!(!wrong.is_in_the_future(time(2 * 3600)));
-        // What clocks usually differ by was not measured well enough to decide anything.
-        let mut second = manifest(1);
-        second.clock_skew_seconds = Some(-59.0);
-        assert_eq!(second.order(), manifest(1).order());
-        for no_time in [f64::MAX, f64::MIN] {
-            second.clock_skew_seconds = Some(no_time);
-            assert_eq!(second.order(), manifest(1).order());
-        }
     }
 
     #[test]

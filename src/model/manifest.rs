@@ -60,25 +60,28 @@ impl Manifest {
     /// What backups are ordered by, the newest last. Several have one recovery point where a standby stood still between
     /// them; the end of an id is random, and says nothing.
     pub fn order(&self) -> (DateTime<Utc>, DateTime<Utc>, &BackupId) {
-        let here = |moment| self.on_our_clock(moment);
-        (here(self.recovery_point.at), here(self.started_at), &self.id)
+        (self.recovery_point.at, self.started_at, &self.id)
     }
 
-    /// A moment of the source's clock on that of the machine that took the backup, where that one was wrong by what is
-    /// known. Differences that are usual between clocks are left: they were not measured to the second.
+    /// A moment of the source's clock on that of the machine that took the backup, as far as it is known how they differed.
     pub fn on_our_clock(&self, moment: DateTime<Utc>) -> DateTime<Utc> {
-        let wrong_by = self
-            .clock_skew_seconds
-            .filter(|skew| skew.abs() >= WRONG_CLOCK_SECONDS);
-        let skew = wrong_by.and_then(|skew| TimeDelta::try_milliseconds((skew * 1000.0).round() as i64));
+        let milliseconds = self.clock_skew_seconds.map(|skew| (skew * 1000.0).round() as i64);
+        let skew = milliseconds.and_then(TimeDelta::try_milliseconds);
         skew.and_then(|skew| moment.checked_sub_signed(skew))
             .unwrap_or(moment)
     }
 
-    /// Whether it says that it is of a time to come, by more than clocks differ: one of them was wrong, and nobody knows of
-    /// what time it is.
+    /// The recovery point, on that clock. Of a copy it is by the clock of another server, which nobody measured.
+    pub fn recovery_point_on_our_clock(&self) -> DateTime<Utc> {
+        match self.recovery_point.basis {
+            RecoveryPointBasis::Snapshot => self.on_our_clock(self.recovery_point.at),
+            RecoveryPointBasis::Heartbeat | RecoveryPointBasis::Replay => self.recovery_point.at,
+        }
+    }
+
+    /// Whether it is of a time to come also by what is known of the source's clock: then nobody knows of what time it is.
     pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
-        self.on_our_clock(self.recovery_point.at) > now + CLOCK_TOLERANCE
+        self.recovery_point_on_our_clock() > now + CLOCK_TOLERANCE
     }
 
     /// Every object of the backup, the manifest itself excepted.
@@ -120,9 +123,6 @@ pub struct RecoveryPoint {
     pub at: DateTime<Utc>,
     pub basis: RecoveryPointBasis,
 }
-
-/// From so many seconds on, a source's clock counts as wrong: the alert on it says so from there.
-const WRONG_CLOCK_SECONDS: f64 = 60.0;
 
 /// Clocks differ a little.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);

@@ -72,12 +72,20 @@ impl Manifests {
         self.readable.last()
     }
 
-    /// The newest one as far as this moment can tell: one from the future counts only where there is no other, else it would
-    /// be taken for the newest until its time has come.
+    /// The newest one, as far as this moment can tell. What is dated in the future was taken by a wrong clock, or this one is
+    /// wrong: then it counts as of when it was by what is known of the clock. Without that it counts only where there is no
+    /// other, else it would be taken for the newest until its time has come.
     pub fn newest_at(&self, now: DateTime<Utc>) -> Option<&Manifest> {
-        let mut newest_first = self.readable.iter().rev();
-        let present = newest_first.find(|manifest| !manifest.is_in_the_future(now));
-        present.or_else(|| self.newest())
+        let ahead = |one: &&Manifest| one.recovery_point.is_in_the_future(now);
+        let dated = self.readable.iter().rfind(|one| !ahead(one));
+        let known = self
+            .readable
+            .iter()
+            .filter(|one| ahead(one) && !one.is_in_the_future(now));
+        known
+            .chain(dated)
+            .max_by_key(|one| one.recovery_point_on_our_clock())
+            .or_else(|| self.newest())
     }
 
     /// The newest one whose recovery point is not after this moment.
@@ -189,8 +197,53 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::model::manifest::RecoveryPointBasis;
     use crate::repository::test_support::{id, manifest, memory_repository, target, time};
     use crate::store::{ErrorKind, Operation, Store};
+
+    #[test]
+    fn of_what_is_dated_in_the_future_the_newest_is_found_by_what_is_known_of_the_clock() {
+        const HOUR: i64 = 3600;
+        // Which of these is the newest at this hour: the hour that a backup tells, and how many hours its clock was ahead.
+        let newest = |backups: &[(i64, f64)], hour: i64| {
+            let backup = |(told, ahead): &(i64, f64)| {
+                let mut backup = manifest(*told);
+                backup.clock_skew_seconds = Some(ahead * 3600.0);
+                backup
+            };
+            let manifests = Manifests {
+                readable: backups.iter().map(backup).collect(),
+                unreadable: Vec::new(),
+            };
+            let newest = manifests.newest_at(time(hour * HOUR));
+            newest.map(|newest| (newest.recovery_point.at - time(0)).num_hours())
+        };
+        assert_eq!(newest(&[(12, 2.0), (13, 2.0)], 11), Some(13), "always ahead");
+        assert_eq!(
+            newest(&[(10, 0.0), (99, 88.0)], 11),
+            Some(99),
+            "ahead since the last"
+        );
+        assert_eq!(
+            newest(&[(10, 0.0), (12, 0.0), (99, 88.0)], 12),
+            Some(12),
+            "set right"
+        );
+        assert_eq!(newest(&[(10, 0.0), (99, 0.0)], 11), Some(10), "nobody knows why");
+        assert_eq!(newest(&[(10, 0.0), (11, -5.0)], 11), Some(11), "behind");
+        assert_eq!(
+            newest(&[(99, f64::MAX), (10, f64::MIN)], 11),
+            Some(10),
+            "no time at all"
+        );
+        let mut replayed = manifest(99);
+        replayed.clock_skew_seconds = Some(88.0 * 3600.0);
+        replayed.recovery_point.basis = RecoveryPointBasis::Replay;
+        assert!(
+            replayed.is_in_the_future(time(11 * HOUR)),
+            "by the primary's clock"
+        );
+    }
 
     #[tokio::test]
     async fn backups_are_sorted_by_recovery_point_and_found_by_it() {

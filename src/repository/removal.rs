@@ -137,19 +137,15 @@ impl Repository {
     }
 
     /// The target's newest backup, by the names of the manifests alone: these may be listed where they may not be read.
-    /// Several where they are of one second, for then the names do not tell. One that is later than this moment of the
-    /// source's clock counts only where there is no other.
-    pub async fn newest_ids(
-        &self,
-        target: &TargetName,
-        now_there: DateTime<Utc>,
-    ) -> Result<Vec<BackupId>, Error> {
+    /// Several where they are of one second, for then the names do not tell. One that is later than this
+    /// counts only where there is no other.
+    pub async fn newest_ids(&self, target: &TargetName, last: DateTime<Utc>) -> Result<Vec<BackupId>, Error> {
         let listed = self.store.list(&keys::manifests_folder(target)).await?;
         let ids = listed
             .iter()
             .filter_map(|object| keys::id_of_manifest_key(target, &object.key));
         let mut ids: Vec<BackupId> = ids.collect();
-        let last = BackupId::new(now_there, u16::MAX);
+        let last = BackupId::new(last, u16::MAX);
         let present = ids.iter().filter(|id| **id <= last).max();
         if let Some(newest) = present.or_else(|| ids.iter().max()).cloned() {
             ids.retain(|id| id.second() == newest.second());

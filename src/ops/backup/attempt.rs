@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{CLOCK_TOLERANCE, Manifest};
 use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
@@ -231,10 +231,12 @@ async fn counting(context: &Context, target: &Target) -> Result<Counting, Backup
         SourceCount::Never => false,
         SourceCount::Daily => {
             let manifests = context.repository.manifests(&target.name).await?.readable;
-            let yesterday = (context.clock)() - chrono::TimeDelta::hours(24);
+            let now = (context.clock)();
+            let last_day = now - chrono::TimeDelta::hours(24)..=now + CLOCK_TOLERANCE;
+            let lately = |one: &Manifest| last_day.contains(&one.on_our_clock(one.started_at));
             !manifests
                 .iter()
-                .any(|manifest| manifest.source_counted && manifest.started_at > yesterday)
+                .any(|manifest| manifest.source_counted && lately(manifest))
         }
     };
     Ok(if due {

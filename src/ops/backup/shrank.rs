@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
 use crate::model::contents::{Contents, Table, TableName};
-use crate::model::manifest::{FORMAT, Manifest, Shrank};
+use crate::model::manifest::{CLOCK_TOLERANCE, FORMAT, Manifest, Shrank};
 use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::CONTENT_SHRANK;
@@ -172,8 +172,9 @@ async fn newest(
     clock_skew_seconds: Option<f64>,
 ) -> Result<Option<BackupId>, RepositoryError> {
     let now = (context.clock)();
-    let now_there = source_clock(now, clock_skew_seconds);
-    let mut ids = context.repository.newest_ids(target, now_there).await?;
+    // Of a standby, they are by the clock of its primary.
+    let last = source_clock(now, clock_skew_seconds).max(now) + CLOCK_TOLERANCE;
+    let mut ids = context.repository.newest_ids(target, last).await?;
     if ids.len() < 2 {
         return Ok(ids.pop());
     }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::encryption::Identities;
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Contents;
 use crate::model::manifest::{CLOCK_TOLERANCE, Manifest, Object};
+use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::ops::keys::Keys;
 use crate::ops::packing::Unpacker;
@@ -84,8 +85,11 @@ pub(in crate::ops) async fn locate_for_test(
         return locate(repository, target, choice, now).await;
     }
     let manifests = repository.manifests(target).await?;
-    let until = Some(now + CLOCK_TOLERANCE);
-    let newest = unless_damaged(repository, &manifests, manifests.newest_at(now), until)?;
+    let newest = manifests.newest_at(now);
+    // Ids are by the source's clock, which may be ahead.
+    let skew = newest.and_then(|newest| newest.clock_skew_seconds);
+    let until = source_clock(now, skew).max(now) + CLOCK_TOLERANCE;
+    let newest = unless_damaged(repository, &manifests, newest, Some(until))?;
     read(repository, target, newest.map(|newest| newest.id.clone())).await
 }
 
@@ -115,8 +119,9 @@ fn refuse_the_future(
         (true, _) => "the manifests of others cannot be read".to_owned(),
     };
     Err(RestoreError::Refused(format!(
-        "which backup is the newest is not known: {} is dated later than the clock of this machine ({now}), so one of the clocks was wrong, and {others}: name the one you want with --backup",
-        ahead.id
+        "which backup is the newest is not known: {} is dated later than the clock of this machine ({}), so one of the clocks was wrong, and {others}: name the one you want with --backup",
+        ahead.id,
+        now.to_rfc3339_opts(SecondsFormat::Secs, true)
     )))
 }
 

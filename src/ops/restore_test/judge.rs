@@ -43,12 +43,16 @@ fn achieved(
     if tested.is_in_the_future(started_at) {
         return None;
     }
+    let newest = listed.newest_at(started_at);
+    let is_newest = newest.is_none_or(|newest| newest.id == tested.id);
     listed.readable.retain(|one| !one.is_in_the_future(started_at));
     let cycle = "worst moment of the backup cycle";
-    if listed.newest().is_some_and(|newest| newest.id != tested.id) {
+    if !is_newest {
         return Some((cycle_rpa_seconds(&listed.readable, &tested.id)?, cycle));
     }
-    let age = (started_at - tested.on_our_clock(tested.recovery_point.at)).as_seconds_f64();
+    // Whichever clock was wrong: the worse counts.
+    let recovered = tested.recovery_point_on_our_clock().min(tested.recovery_point.at);
+    let age = (started_at - recovered).as_seconds_f64();
     match cycle_ended_by_rpa_seconds(&listed.readable, &tested.id) {
         Some(seconds) if seconds >= age => Some((seconds, cycle)),
         _ => Some((age, "age of the recovery point when the test started")),
@@ -196,5 +200,20 @@ mod tests {
         assert_eq!(of(1, HOUR + 900), Some((900.0, AGE)), "it is the first");
         assert_eq!(of(48, 4 * HOUR), None, "of what time it is, nobody knows");
         assert_eq!(of(48, -HOUR), None, "nor where all lie in the future");
+
+        let mut ahead = manifest(48);
+        ahead.clock_skew_seconds = Some(45.0 * 3600.0);
+        let listed = Manifests {
+            readable: vec![ahead.clone()],
+            unreadable: Vec::new(),
+        };
+        assert_eq!(
+            achieved(listed.clone(), &ahead, time(4 * HOUR)),
+            Some((3600.0, AGE))
+        );
+        assert_eq!(
+            achieved(listed, &ahead, time(49 * HOUR)),
+            Some((46.0 * 3600.0, AGE))
+        );
     }
 }
