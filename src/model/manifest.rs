@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
+use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 
 /// The repository format that this version writes.
@@ -65,22 +66,21 @@ impl Manifest {
 
     /// A moment of the source's clock on that of the machine that took the backup, as far as it is known how they differed.
     pub fn on_our_clock(&self, moment: DateTime<Utc>) -> DateTime<Utc> {
-        let milliseconds = self.clock_skew_seconds.map(|skew| (skew * 1000.0).round() as i64);
-        let skew = milliseconds.and_then(TimeDelta::try_milliseconds);
-        skew.and_then(|skew| moment.checked_sub_signed(skew))
-            .unwrap_or(moment)
+        source_clock(moment, self.clock_skew_seconds.map(|skew| -skew))
     }
 
-    /// The recovery point, on that clock. Of a copy it is by the clock of another server, which nobody measured.
+    /// The recovery point, on that clock, and not later than it is dated: it may have been that clock which was wrong. Of a
+    /// copy it is by the clock of another server, which nobody measured.
     pub fn recovery_point_on_our_clock(&self) -> DateTime<Utc> {
+        let dated = self.recovery_point.at;
         match self.recovery_point.basis {
-            RecoveryPointBasis::Snapshot => self.on_our_clock(self.recovery_point.at),
-            RecoveryPointBasis::Heartbeat | RecoveryPointBasis::Replay => self.recovery_point.at,
+            RecoveryPointBasis::Snapshot => self.on_our_clock(dated).min(dated),
+            RecoveryPointBasis::Heartbeat | RecoveryPointBasis::Replay => dated,
         }
     }
 
-    /// Whether it is of a time to come also by what is known of the source's clock: then nobody knows of what time it is.
-    pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
+    /// Whether it is of a time to come, also by what is known of the source's clock: of what time it is, nobody knows.
+    pub fn is_of_unknown_time(&self, now: DateTime<Utc>) -> bool {
         self.recovery_point_on_our_clock() > now + CLOCK_TOLERANCE
     }
 

@@ -81,7 +81,7 @@ impl Manifests {
         let known = self
             .readable
             .iter()
-            .filter(|one| ahead(one) && !one.is_in_the_future(now));
+            .filter(|one| ahead(one) && !one.is_of_unknown_time(now));
         known
             .chain(dated)
             .max_by_key(|one| one.recovery_point_on_our_clock())
@@ -240,9 +240,12 @@ mod tests {
         replayed.clock_skew_seconds = Some(88.0 * 3600.0);
         replayed.recovery_point.basis = RecoveryPointBasis::Replay;
         assert!(
-            replayed.is_in_the_future(time(11 * HOUR)),
+            replayed.is_of_unknown_time(time(11 * HOUR)),
             "by the primary's clock"
         );
+        let mut by_a_machine_ahead = manifest(11);
+        by_a_machine_ahead.clock_skew_seconds = Some(-5.0 * 3600.0);
+        assert!(!by_a_machine_ahead.is_of_unknown_time(time(12 * HOUR)));
     }
 
     #[tokio::test]

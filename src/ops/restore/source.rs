@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::encryption::Identities;
 use crate::model::backup_id::BackupId;
 use crate::model::contents::Contents;
-use crate::model::manifest::{CLOCK_TOLERANCE, Manifest, Object};
+use crate::model::manifest::{CLOCK_TOLERANCE, Manifest, Object, RecoveryPointBasis};
 use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::ops::keys::Keys;
@@ -86,10 +86,12 @@ pub(in crate::ops) async fn locate_for_test(
     }
     let manifests = repository.manifests(target).await?;
     let newest = manifests.newest_at(now);
-    // Ids are by the source's clock, which may be ahead.
-    let skew = newest.and_then(|newest| newest.clock_skew_seconds);
-    let until = source_clock(now, skew).max(now) + CLOCK_TOLERANCE;
-    let newest = unless_damaged(repository, &manifests, newest, Some(until))?;
+    // Ids are by the source's clock. Where that was measured, one that is damaged and of a time to come is not the newest.
+    let skew = newest
+        .filter(|newest| newest.recovery_point.basis == RecoveryPointBasis::Snapshot)
+        .and_then(|newest| newest.clock_skew_seconds);
+    let until = skew.map(|skew| source_clock(now, Some(skew)).max(now) + CLOCK_TOLERANCE);
+    let newest = unless_damaged(repository, &manifests, newest, until)?;
     read(repository, target, newest.map(|newest| newest.id.clone())).await
 }
 
@@ -103,24 +105,25 @@ async fn read(
     Ok(repository.manifest(target, &id).await?)
 }
 
-/// Where a clock was wrong, the newest backup by its date need not be the newest.
+/// What the clocks tell of the newest backup must agree with what the dates tell: a person decides otherwise.
 fn refuse_the_future(
     manifests: &Manifests,
     newest: Option<&Manifest>,
     now: DateTime<Utc>,
 ) -> Result<(), RestoreError> {
-    let future = |one: &&Manifest| one.is_in_the_future(now);
-    let (Some(ahead), Some(newest)) = (manifests.readable.iter().rfind(future), newest) else {
+    let (Some(dated), Some(newest)) = (manifests.newest(), newest) else {
         return Ok(());
     };
-    let others = match (future(&newest), &manifests.unreadable[..]) {
-        (false, _) => format!("the newest of the others is {}", newest.id),
-        (true, []) => return Ok(()),
-        (true, _) => "the manifests of others cannot be read".to_owned(),
+    let others = if dated.id != newest.id {
+        format!("the newest of the others is {}", newest.id)
+    } else if newest.is_of_unknown_time(now) && !manifests.unreadable.is_empty() {
+        "the manifests of others cannot be read".to_owned()
+    } else {
+        return Ok(());
     };
     Err(RestoreError::Refused(format!(
         "which backup is the newest is not known: {} is dated later than the clock of this machine ({}), so one of the clocks was wrong, and {others}: name the one you want with --backup",
-        ahead.id,
+        dated.id,
         now.to_rfc3339_opts(SecondsFormat::Secs, true)
     )))
 }

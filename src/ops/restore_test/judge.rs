@@ -26,7 +26,7 @@ pub(super) async fn rpo(
     let Ok(listed) = context.repository.manifests(&target.name).await else {
         return unknown;
     };
-    match achieved(listed, manifest, started_at) {
+    match achieved(listed, manifest, started_at, (context.clock)()) {
         Some((seconds, basis)) => judged(unknown.objective_seconds, seconds, basis),
         None => unknown,
     }
@@ -39,20 +39,19 @@ fn achieved(
     mut listed: Manifests,
     tested: &Manifest,
     started_at: DateTime<Utc>,
+    now: DateTime<Utc>,
 ) -> Option<(f64, &'static str)> {
-    if tested.is_in_the_future(started_at) {
+    if tested.is_of_unknown_time(now) {
         return None;
     }
-    let newest = listed.newest_at(started_at);
-    let is_newest = newest.is_none_or(|newest| newest.id == tested.id);
-    listed.readable.retain(|one| !one.is_in_the_future(started_at));
+    let newest = listed.newest_at(now);
+    let is_newest = newest.is_some_and(|newest| newest.id == tested.id);
+    listed.readable.retain(|one| !one.is_of_unknown_time(now));
     let cycle = "worst moment of the backup cycle";
     if !is_newest {
         return Some((cycle_rpa_seconds(&listed.readable, &tested.id)?, cycle));
     }
-    // Whichever clock was wrong: the worse counts.
-    let recovered = tested.recovery_point_on_our_clock().min(tested.recovery_point.at);
-    let age = (started_at - recovered).as_seconds_f64();
+    let age = (started_at - tested.recovery_point_on_our_clock()).as_seconds_f64();
     match cycle_ended_by_rpa_seconds(&listed.readable, &tested.id) {
         Some(seconds) if seconds >= age => Some((seconds, cycle)),
         _ => Some((age, "age of the recovery point when the test started")),
@@ -185,7 +184,7 @@ mod tests {
             readable: [1, 2, 48].map(manifest).into(),
             unreadable: Vec::new(),
         };
-        achieved(listed, &manifest(tested), time(started))
+        achieved(listed, &manifest(tested), time(started), time(started))
     }
 
     #[test]
@@ -207,13 +206,17 @@ mod tests {
             readable: vec![ahead.clone()],
             unreadable: Vec::new(),
         };
-        assert_eq!(
-            achieved(listed.clone(), &ahead, time(4 * HOUR)),
-            Some((3600.0, AGE))
-        );
-        assert_eq!(
-            achieved(listed, &ahead, time(49 * HOUR)),
-            Some((46.0 * 3600.0, AGE))
-        );
+        let age = |started| achieved(listed.clone(), &ahead, time(started), time(started));
+        assert_eq!(age(4 * HOUR), Some((3600.0, AGE)));
+        assert_eq!(age(49 * HOUR), Some((46.0 * 3600.0, AGE)));
+        let gone = achieved(Manifests::default(), &manifest(1), time(HOUR), time(HOUR));
+        assert_eq!(gone, None, "it was removed while it was tested");
+        // What came while the test ran is none of the future.
+        let during = Manifests {
+            readable: [1, 3].map(manifest).into(),
+            unreadable: Vec::new(),
+        };
+        let ended = achieved(during, &manifest(1), time(HOUR + 900), time(4 * HOUR));
+        assert_eq!(ended, Some((7800.0, CYCLE)));
     }
 }
