@@ -245,11 +245,7 @@ async fn prepare(
     let source_major = contents.database.server_version_num / 10_000;
     let major = u32::try_from(source_major.max(session.server_version_num() / 10_000)).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
-    let powers = facts::role_powers(&session).await?;
-    let powers = match powers.superuser {
-        true => Powers::Superuser,
-        false => Powers::Ordinary,
-    };
+    let powers = powers(&session).await?;
     let mut destination = Destination::new(
         to.clone(),
         installation,
@@ -267,6 +263,13 @@ async fn prepare(
         destination,
         continues: begun.is_some(),
         lacking,
+    })
+}
+
+async fn powers(session: &Session) -> Result<Powers, RestoreError> {
+    Ok(match facts::role_powers(session).await?.superuser {
+        true => Powers::Superuser,
+        false => Powers::Ordinary,
     })
 }
 
