@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::model::clocks::CLOCK_TOLERANCE;
 use crate::model::schedule::Schedule;
 
 /// A run that could not do its work is tried again after so long, and after twice as long each time.
@@ -12,9 +13,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(60);
 
 /// But at least so often.
 const LONGEST_RETRY: Duration = Duration::from_secs(3600);
-
-/// Clocks differ a little; a run that started later than this from now was recorded by a clock that was wrong.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 /// Enough to count every missed slot of a schedule by the second for a day; more is only told as so many.
 const COUNTED_SLOTS: u64 = 100_000;

@@ -1,10 +1,10 @@
 //! The description of one backup that is written last, in the clear and without any name of the content.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
-use crate::model::source_clock::source_clock;
+use crate::model::clocks::{CLOCK_TOLERANCE, source_clock};
 use crate::model::target_name::TargetName;
 
 /// The repository format that this version writes.
@@ -124,11 +124,8 @@ pub struct RecoveryPoint {
     pub basis: RecoveryPointBasis,
 }
 
-/// Clocks differ a little.
-pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
-
 impl RecoveryPoint {
-    /// Whether it lies after this moment by more than clocks differ: then the source's clock was wrong.
+    /// Whether it is dated later than this moment by more than clocks differ: one of them is wrong, or was.
     pub fn is_in_the_future(&self, now: DateTime<Utc>) -> bool {
         self.at > now + CLOCK_TOLERANCE
     }

@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use crate::journal::{ChainProblem, History};
 use crate::model::backup_id::BackupId;
+use crate::model::clocks::source_clock;
 use crate::model::contents::NotCovered;
 use crate::model::cycle::{by_recovery_point, cycle_between, seconds_between};
 use crate::model::manifest::{Manifest, RecoveryPoint};
 use crate::model::record::{
     BackupRecord, Entry, InterruptedRecord, ObjectiveResult, Outcome, Record, RestoreTestRecord, Verdict,
 };
-use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::{PruneRecord, acknowledged};
 use crate::model::verdicts::Verdicts;

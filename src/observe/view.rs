@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::journal::{ChainProblem, RunStart, Task};
 use crate::model::backup_id::BackupId;
+use crate::model::clocks::source_clock;
 use crate::model::record::{Entry, Record};
-use crate::model::source_clock::source_clock;
 use crate::model::target_name::TargetName;
 use crate::observe::gathered::{AlertsState, Gathered, HeartbeatState, RaisedTest, TaskState};
 use crate::observe::measures::{Counted, Measures};

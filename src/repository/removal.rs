@@ -137,8 +137,8 @@ impl Repository {
     }
 
     /// The target's newest backup, by the names of the manifests alone: these may be listed where they may not be read.
-    /// Several where they are of one second, for then the names do not tell. One that is later than this
-    /// counts only where there is no other.
+    /// Several where they are of one second, for then the names do not tell. One later than `last` counts only where there
+    /// is no other.
     pub async fn newest_ids(&self, target: &TargetName, last: DateTime<Utc>) -> Result<Vec<BackupId>, Error> {
         let listed = self.store.list(&keys::manifests_folder(target)).await?;
         let ids = listed

@@ -228,6 +228,7 @@ fn a_backup_from_a_source_whose_clock_was_ahead_is_not_taken_for_the_newest_in_s
     // The second, as if the clock had been wrong.
     let future = "29991231T235959Z-ffff";
     let mut manifest = shop.manifest(&second);
+    assert!(manifest["clock_skew_seconds"].is_f64(), "{manifest:#}");
     manifest["id"] = future.into();
     manifest["recovery_point"]["at"] = "2999-12-31T23:59:59Z".into();
     let file = shop.manifest_file(future);

@@ -48,11 +48,7 @@ pub(super) async fn keep_looking(
         look_here(&watcher, &in_force);
         // A repository out of reach takes its time to say so, and the journal must not wait for that.
         let looked = looking.as_ref().is_none_or(tokio::task::JoinHandle::is_finished);
-        let to_look_at = if looked {
-            watcher.to_look_at()
-        } else {
-            BTreeSet::new()
-        };
+        let to_look_at = looked.then(|| watcher.to_look_at());
         if looked && Instant::now() >= everywhere_at {
             everywhere_at = Instant::now() + REPOSITORY_EVERY;
             let chains = if Instant::now() >= chains_at || !watcher.known().has_all_records {
@@ -66,10 +62,10 @@ pub(super) async fn keep_looking(
                 look_everywhere(&watcher, &in_force, chains).await;
                 memory::give_back();
             }));
-        } else if !to_look_at.is_empty() {
+        } else if let Some(targets) = to_look_at.filter(|targets| !targets.is_empty()) {
             let watcher = Arc::clone(&watcher);
             looking = Some(tokio::spawn(async move {
-                look_at(&watcher, &in_force, &to_look_at).await;
+                look_at(&watcher, &in_force, &targets).await;
             }));
         }
         tokio::select! {

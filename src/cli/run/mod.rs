@@ -241,10 +241,11 @@ impl Daemon {
                 let setup = Arc::new(setup);
                 self.setup.send_replace(Arc::clone(&setup));
                 self.fleet = Some(self.yard.start(&setup, self.fleet.as_ref()));
-                if let Some(before) = &self.hearts {
-                    before.stop();
-                }
-                let before = self.hearts.as_ref().map(Hearts::states).unwrap_or_default();
+                let before = self.hearts.take().map(|hearts| {
+                    hearts.stop();
+                    hearts.states()
+                });
+                let before = before.unwrap_or_default();
                 let (pulses, loops) = (&self.yard.pulses, &self.yard.loops);
                 self.hearts = Some(Hearts::start(&setup, pulses, loops, &before));
                 self.yard.watcher.keep_only(&setup);

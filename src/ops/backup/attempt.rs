@@ -5,8 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::model::backup_id::BackupId;
-use crate::model::manifest::{CLOCK_TOLERANCE, Manifest};
+use crate::model::clocks::CLOCK_TOLERANCE;
+use crate::model::manifest::Manifest;
 use crate::ops::context::Context;
 use crate::ops::fault_point::pause;
 use crate::ops::phases::Phases;
@@ -231,12 +234,7 @@ async fn counting(context: &Context, target: &Target) -> Result<Counting, Backup
         SourceCount::Never => false,
         SourceCount::Daily => {
             let manifests = context.repository.manifests(&target.name).await?.readable;
-            let now = (context.clock)();
-            let last_day = now - chrono::TimeDelta::hours(24)..=now + CLOCK_TOLERANCE;
-            let lately = |one: &Manifest| last_day.contains(&one.on_our_clock(one.started_at));
-            !manifests
-                .iter()
-                .any(|manifest| manifest.source_counted && lately(manifest))
+            !counted_lately(&manifests, (context.clock)())
         }
     };
     Ok(if due {
@@ -244,4 +242,36 @@ async fn counting(context: &Context, target: &Target) -> Result<Counting, Backup
     } else {
         Counting::StreamOnly
     })
+}
+
+/// Whether the server counted within the last day. A backup from the future says nothing of that.
+fn counted_lately(manifests: &[Manifest], now: DateTime<Utc>) -> bool {
+    let last_day = now - TimeDelta::hours(24)..=now + CLOCK_TOLERANCE;
+    manifests
+        .iter()
+        .any(|one| one.source_counted && last_day.contains(&one.on_our_clock(one.started_at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::samples::{manifest, time};
+
+    /// Whether a backup of this hour, by a clock that was so many hours ahead, makes another count at hour 30 needless.
+    fn suffices(hour: i64, ahead: f64, source_counted: bool) -> bool {
+        let mut backup = manifest(hour);
+        backup.clock_skew_seconds = Some(ahead * 3600.0);
+        backup.source_counted = source_counted;
+        counted_lately(&[backup], time(30 * 3600))
+    }
+
+    #[test]
+    fn the_server_counts_once_a_day_whatever_its_clock_says() {
+        assert!(suffices(7, 0.0, true));
+        assert!(!suffices(7, 0.0, false), "it did not count");
+        assert!(!suffices(6, 0.0, true), "a day has passed");
+        assert!(!suffices(999, 0.0, true), "of what time it is, nobody knows");
+        assert!(suffices(999, 980.0, true), "it was ahead by so much");
+        assert!(!suffices(999, 994.0, true), "and a day has passed since");
+    }
 }

@@ -10,9 +10,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_id::BackupId;
+use crate::model::clocks::{CLOCK_TOLERANCE, source_clock};
 use crate::model::contents::{Contents, Table, TableName};
-use crate::model::manifest::{CLOCK_TOLERANCE, FORMAT, Manifest, Shrank};
-use crate::model::source_clock::source_clock;
+use crate::model::manifest::{FORMAT, Manifest, Shrank};
 use crate::model::target_name::TargetName;
 use crate::model::upkeep::CONTENT_SHRANK;
 use crate::model::verification::{Finding, Severity};

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::journal::History;
 use crate::model::backup_id::BackupId;
+use crate::model::clocks::CLOCK_TOLERANCE;
 use crate::model::manifest::{Manifest, RecoveryPoint};
 use crate::model::record::Record;
 use crate::model::retention::{Decision, Fate, Known, decide};
@@ -23,9 +24,6 @@ use super::{PruneError, Settings};
 
 /// Whoever located a backup before it was removed finds its objects for at least this long.
 const SHORTEST_GRACE: Duration = Duration::from_secs(24 * 3600);
-
-/// Clocks differ a little; further from each other, no age can be told.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
 /// Records of several machines are compared with each other and with the source's clock.
 const DOUBT_MARGIN: TimeDelta = TimeDelta::minutes(15);

@@ -50,6 +50,14 @@ pub(in crate::ops) enum Powers {
 }
 
 impl Powers {
+    pub(in crate::ops) fn of(superuser: bool) -> Self {
+        if superuser {
+            Self::Superuser
+        } else {
+            Self::Ordinary
+        }
+    }
+
     /// Settings of pg_restore's sessions. What the source's database sets must not reach them.
     fn options(self) -> &'static str {
         match self {

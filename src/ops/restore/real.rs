@@ -245,7 +245,7 @@ async fn prepare(
     let source_major = contents.database.server_version_num / 10_000;
     let major = u32::try_from(source_major.max(session.server_version_num() / 10_000)).unwrap_or(0);
     let installation = Programs::client_for(context.bin_dir.as_deref(), major)?;
-    let powers = powers(&session).await?;
+    let powers = Powers::of(facts::role_powers(&session).await?.superuser);
     let mut destination = Destination::new(
         to.clone(),
         installation,
@@ -263,13 +263,6 @@ async fn prepare(
         destination,
         continues: begun.is_some(),
         lacking,
-    })
-}
-
-async fn powers(session: &Session) -> Result<Powers, RestoreError> {
-    Ok(match facts::role_powers(session).await?.superuser {
-        true => Powers::Superuser,
-        false => Powers::Ordinary,
     })
 }
 

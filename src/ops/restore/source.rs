@@ -6,9 +6,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::encryption::Identities;
 use crate::model::backup_id::BackupId;
+use crate::model::clocks::{CLOCK_TOLERANCE, source_clock};
 use crate::model::contents::Contents;
-use crate::model::manifest::{CLOCK_TOLERANCE, Manifest, Object, RecoveryPointBasis};
-use crate::model::source_clock::source_clock;
+use crate::model::manifest::{Manifest, Object, RecoveryPointBasis};
 use crate::model::target_name::TargetName;
 use crate::ops::keys::Keys;
 use crate::ops::packing::Unpacker;

@@ -111,10 +111,7 @@ impl Scratch {
                 let source_major = test.backup.contents.database.server_version_num / 10_000;
                 let major = source_major.max(server.session().server_version_num() / 10_000);
                 let major = u32::try_from(major).unwrap_or(0);
-                let powers = match server.rights().await?.superuser {
-                    true => Powers::Superuser,
-                    false => Powers::Ordinary,
-                };
+                let powers = Powers::of(server.rights().await?.superuser);
                 let mut destination = Destination::new(
                     server.copy(),
                     Programs::client_for(test.context.bin_dir.as_deref(), major)?,
